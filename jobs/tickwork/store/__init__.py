@@ -1,0 +1,1 @@
+"""Opening databases, migrations, transactions."""
