@@ -71,7 +71,7 @@ class OperatorError(Exception):
     exit_code = 2
 
 
-class Busy(OperatorError):
+class Busy(OperatorError):  # noqa: N818 - names the state, like the outcome
     """Another pass holds a lock this one needs."""
 
     exit_code = Outcome.BUSY.exit_code

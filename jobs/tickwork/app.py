@@ -1,0 +1,85 @@
+"""What every command shares: the settings, where things lie, which jobs there are, and how a job's pass is run."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
+
+from tickwork.contract.jobs import Job
+from tickwork.contract.layout import Layout
+from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.runner import WRAPPED, Work, run_pass
+from tickwork.contract.settings import Settings
+from tickwork.contract.stop import Stop
+from tickwork.contract.units import Budget
+
+if TYPE_CHECKING:
+    from tickwork.upstream.policy import Policy
+    from tickwork.upstream.session import Upstream
+
+
+@dataclass
+class App:
+    """The state of one invocation of `tickwork`, the object of every command's context."""
+
+    settings: Settings
+    layout: Layout
+    sources: tuple[str, ...]
+    global_options: tuple[str, ...] = ()
+    """The global options as given, to start another command of ours in the same deployment."""
+    allow_private: tuple[str, ...] = field(default=())
+
+    def jobs(self) -> dict[str, Job]:
+        """All jobs by name: those of the settings file, and the sources' own defaults."""
+        known = {job.name: job for source in self.sources for job in import_module(f"tickwork.{source}").JOBS}
+        return {**known, **self.settings.jobs}
+
+    def job(self, name: str) -> Job:
+        """The job called `name`; OperatorError lists the jobs there are."""
+        jobs = self.jobs()
+        if name not in jobs:
+            raise OperatorError(f"there is no job {name!r}; the jobs are: {', '.join(sorted(jobs))}")
+        return jobs[name]
+
+    @contextmanager
+    def upstream(self, name: str, policy: Policy, stop: Stop, private: Sequence[str] = ()) -> Iterator[Upstream]:
+        """The polite session with the remote service `name`; `private` are networks allowed besides the settings'."""
+        # Here and not above: `tickwork status` must not wait for an HTTP library.
+        from tickwork.upstream.guard import Guard
+        from tickwork.upstream.session import Upstream
+        from tickwork.upstream.slots import Slots
+
+        try:
+            networks = [ipaddress.ip_network(text) for text in (*self.allow_private, *private)]
+        except ValueError as error:
+            raise OperatorError(f"--allow-private: {error}; write a network such as 10.1.0.0/16") from error
+        with (
+            Slots(self.layout.database("slots")) as slots,
+            Upstream(
+                name,
+                slots=slots,
+                guard=Guard(networks),
+                stop=stop,
+                policy=policy,
+                contact=self.settings.contact,
+                mail=self.settings.mail,
+            ) as session,
+        ):
+            yield session
+
+    def run(self, name: str, work: Work, budget: Budget, *, host: str = "", lock: bool = True) -> None:
+        """Make one pass of the job `name` (or of the job a wrapper is running) and exit with its code."""
+        job = self.job(name)
+        if wrapped := os.environ.get(WRAPPED):
+            # A host may schedule the same command under a name, locks and bounds of its own.
+            job = self.settings.jobs.get(wrapped) or msgspec.structs.replace(job, name=wrapped)
+        outcome = run_pass(job, work, budget, self.layout, host=host, take_locks=lock)
+        raise typer.Exit(outcome.exit_code)

@@ -1,0 +1,99 @@
+"""The console command `tickwork`: global options, the operator's commands, and one group of commands a source.
+
+A source is imported only when one of its commands runs: `tickwork status` must not pay for what a harvest needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from tickwork import __version__
+from tickwork.contract.outcomes import OperatorError
+from tickwork.operate.commands import register
+
+SOURCES = ("doab",)
+"""The sources, in the order of `--help`. Adding one is its folder and its name here."""
+
+
+class Group(TyperGroup):
+    """The top-level group: the operator's commands, and the sources by name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer's context type is private
+        """The operator's commands first, then the sources."""
+        return [*super().list_commands(ctx), *SOURCES]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
+        """A source's name and summary for the help, without importing its commands."""
+        if cmd_name in SOURCES:
+            return TyperCommand(cmd_name, help=import_module(f"tickwork.{cmd_name}").__doc__)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        """The command to run, importing its source now."""
+        if args and args[0] in SOURCES:
+            commands = import_module(f"tickwork.{args[0]}.commands")
+            return args[0], typer.main.get_command(commands.app), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tickwork {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_callback(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(envvar="TICKWORK_CONFIG", help="Settings file; /etc/tickwork/tickwork.toml if there.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(envvar="TICKWORK_STATE", help="Keep everything under this folder instead.")
+    ] = None,
+    allow_private: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="Also call addresses of this network. Repeatable.")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Keep a search service's data fresh from remote sources, politely, one bounded pass a tick."""
+    from tickwork.app import App
+    from tickwork.contract import settings
+
+    loaded = settings.load(config, SOURCES)
+    options = [*(["--config", str(config)] if config else []), *(["--state", str(state)] if state else [])]
+    for network in allow_private or []:
+        options += ["--allow-private", network]
+    context.obj = App(
+        loaded, loaded.layout(state), SOURCES, tuple(options), (*loaded.allow_private, *(allow_private or []))
+    )
+
+
+register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a command; an expected fault is one line, never a traceback."""
+    try:
+        app(args=arguments)
+    except OperatorError as error:
+        print(f"tickwork: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

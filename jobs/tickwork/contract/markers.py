@@ -1,0 +1,168 @@
+"""The markers of a job: halted, done, and the reserve that makes halting possible on a full disk.
+
+The same folder is read and written by tick.sh, whose head lists the files. Everything fails closed: anything named
+`.halted` halts, and without a full reserve nothing runs.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from pathlib import Path
+
+from tickwork.contract.outcomes import OperatorError
+
+RESERVE_BYTES = 4096
+
+
+class Markers:
+    """The markers in one job's state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.job = folder.name
+
+    @property
+    def halted(self) -> bool:
+        """True if anything is called `.halted`: a file, a folder, a dangling link."""
+        return os.path.lexists(self._path(".halted"))
+
+    @property
+    def done(self) -> bool:
+        """True if the job drained and says it stays drained."""
+        return self._path(".done").exists()
+
+    def halted_reason(self) -> str:
+        """Why the job is halted, as the marker tells it; an empty string if it does not."""
+        return _reason(self._read(".halted"))
+
+    def since(self, marker: str) -> dt.datetime | None:
+        """When `.halted` or `.done` was written (UTC), None if it is not there."""
+        try:
+            changed = self._path(marker).lstat().st_mtime
+        except OSError:
+            return None
+        return dt.datetime.fromtimestamp(changed, dt.UTC)
+
+    def armed(self) -> dt.datetime:
+        """When the reserve was made (UTC): at the first run, and at each re-arming, by command or by hand."""
+        return self.since(".reserve") or dt.datetime.now(dt.UTC)
+
+    def skips(self) -> tuple[int, int]:
+        """Ticks skipped for a busy lock: in all, and in a row."""
+        numbers = [*map(int, re.findall(r"\d+", self._read(".skips"))), 0, 0]
+        return numbers[0], numbers[1]
+
+    def failures(self) -> int:
+        """Failed passes in a row."""
+        numbers = re.findall(r"\d+", self._read(".tally"))
+        return int(numbers[0]) if numbers else 0
+
+    def ready(self) -> None:
+        """Make sure that the job could halt: a usable folder and a full reserve. Raises OperatorError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._read(".reserve") == " " * RESERVE_BYTES and self._path(".tally").exists():
+                return
+            fresh = self._path(".reserve.new")
+            _write_through(fresh, b" " * RESERVE_BYTES)
+            now = int(dt.datetime.now(dt.UTC).timestamp())
+            _write_through(self._path(".tally"), b"%012d %012d %012d\n" % (0, 0, now))
+            _write_through(self._path(".skips"), b"%012d %012d %012d\n" % (self.skips()[0], 0, 0))
+            fresh.replace(self._path(".reserve"))
+            self._sync()
+        except OSError as error:
+            raise OperatorError(
+                f"{self.job} cannot run: no room for the reserve in {self.folder}: {error.strerror}"
+            ) from error
+
+    def halt(self, reason: str) -> None:
+        """Write `.halted` out of the reserve, which needs neither space nor an inode. Raises OperatorError."""
+        if self.halted:
+            return
+        line = f'time={_now()} job={self.job} reason="{_one_line(reason)}"'
+        try:
+            with os.fdopen(os.open(self._path(".reserve"), os.O_WRONLY | os.O_CREAT, 0o640), "wb") as reserve:
+                reserve.write(line.encode()[: RESERVE_BYTES - 1].ljust(RESERVE_BYTES - 1) + b"\n")
+                reserve.flush()
+                os.fsync(reserve.fileno())
+            self._path(".reserve").replace(self._path(".halted"))
+            self._sync()
+        except OSError as error:
+            if not self.halted:
+                raise OperatorError(f"{self.job} must halt ({reason}) but cannot write .halted: {error}") from error
+
+    def finish(self) -> None:
+        """Write `.done`."""
+        fresh = self._path(".done.new")
+        _write_through(fresh, f"{_now()} drained\n".encode())
+        fresh.replace(self._path(".done"))
+
+    def progressed(self) -> None:
+        """Note that a unit was committed, for the count of days without one."""
+        self._path(".progress").touch()
+
+    def rearm(self, *, done: bool) -> list[str]:
+        """Remove `.halted` (and with `done` also `.done`), count afresh; gives the markers removed.
+
+        The new reserve is made while the old marker still stands: on a full disk the job stays halted.
+        """
+        removed = []
+        if self.halted:
+            self._path(".reserve").unlink(missing_ok=True)
+            self.ready()
+            self._remove(".halted")
+            removed.append(".halted")
+        if done and self.done:
+            self._remove(".done")
+            removed.append(".done")
+        return removed
+
+    def _remove(self, marker: str) -> None:
+        path = self._path(marker)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
+            self._sync()
+        except OSError as error:
+            raise OperatorError(f"cannot remove {path}: {error.strerror}; look at it and remove it by hand") from error
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name
+
+    def _read(self, name: str) -> str:
+        try:
+            return self._path(name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _sync(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r'["\s]+', " ", text).strip()
+
+
+def _reason(marker: str) -> str:
+    """The reason within a marker: ours is quoted, an operator's own text is taken as it stands."""
+    quoted = re.search(r'reason="([^"]*)"', marker)
+    return quoted[1] if quoted else " ".join(marker.split())[:500]

@@ -1,0 +1,205 @@
+"""Running one bounded pass of a job: markers, locks, ledger row, budget, signals, exit code.
+
+A job is a generator of committed units. The runner takes them one by one until the generator is exhausted (drained),
+a bound is reached or a stop is requested (more), or the job raises how it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tickwork.contract import locks, metrics
+from tickwork.contract.database import open_transactions
+from tickwork.contract.jobs import Job
+from tickwork.contract.layout import Layout
+from tickwork.contract.ledger import Ledger
+from tickwork.contract.markers import Markers
+from tickwork.contract.outcomes import Busy, OperatorError, Outcome, PassEnd
+from tickwork.contract.progress import progress
+from tickwork.contract.stop import Stop
+from tickwork.contract.units import Budget, Unit
+
+WRAPPED = "TICKWORK_WRAPPED"
+"""Environment variable in which a wrapper names the job it runs; the wrapper has looked at the markers already."""
+
+
+@dataclass
+class Pass:
+    """What the runner gives a job for one pass: its bounds, its stop, and a place to say what it knows."""
+
+    job: Job
+    budget: Budget
+    stop: Stop
+    armed: dt.datetime
+    """When the job was armed, or last re-armed (UTC): what happened before was judged by a human."""
+    backlog: int | None = None
+    """Items still to do, where the job knows; kept up to date by the job, shown to the operator."""
+    locks: tuple[int, ...] = ()
+    """Descriptors of the held locks: a child process that may outlive us must inherit them."""
+    notes: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        """Tell the operator of something odd that does not stop the pass; one line in the log."""
+        self.notes.append(message)
+        print(f"{self.job.name}: warning: {message}", file=sys.stderr, flush=True)
+
+
+Work = Callable[[Pass], Iterator[Unit]]
+
+
+def run_pass(
+    job: Job,
+    work: Work,
+    budget: Budget,
+    layout: Layout,
+    *,
+    host: str = "",
+    lock_wait: float = 0.0,
+    take_locks: bool = True,
+) -> Outcome:
+    """Make one pass of `job` and say how it ended. `host` names the upstream it speaks to, if there is just one.
+
+    Raises Busy when another run holds a lock, OperatorError when the pass cannot begin.
+    """
+    wrapped = os.environ.get(WRAPPED, "") == job.name
+    markers = Markers(layout.job(job.name))
+    if not wrapped and (refusal := _refusal(markers)):
+        print(refusal[1], file=sys.stderr)
+        return refusal[0]
+    markers.ready()
+    stop = Stop()
+    with contextlib.ExitStack() as held:
+        held.enter_context(stop.on_signals())
+        descriptors = _take(job, layout, held, lock_wait, stop) if take_locks else ()
+        ledger = held.enter_context(Ledger(layout.database("ledger")))
+        one_pass = Pass(job, budget, stop, markers.armed(), locks=descriptors)
+        row = ledger.open_pass(job.name, " ".join(job.locks), host, _bounds(budget))
+        started = time.time()
+        units, outcome, reason = _drive(one_pass, work, markers)
+        if outcome is Outcome.HALTED:
+            # Before the row is closed and before exit 4: a wrapper that was killed could not write it any more.
+            markers.halt(reason)
+        elif outcome is Outcome.DRAINED and job.drains and not wrapped:
+            markers.finish()
+        ledger.close_pass(
+            row,
+            outcome,
+            units=units,
+            items=budget.spent_items,
+            size=budget.spent_size,
+            backlog=one_pass.backlog,
+            reason=reason,
+        )
+        ended = time.time()
+        metrics.write_pass(
+            layout.metrics_dir,
+            job.name,
+            outcome,
+            ended=ended,
+            seconds=ended - started,
+            items=budget.spent_items,
+            backlog=one_pass.backlog,
+        )
+    _say(job, outcome, reason, budget, ended - started, one_pass.backlog)
+    return outcome
+
+
+def _refusal(markers: Markers) -> tuple[Outcome, str] | None:
+    """What a marker says against running at all: the outcome, and the line for whoever started it by hand."""
+    if markers.halted:
+        why = markers.halted_reason() or "the marker gives no reason"
+        return (
+            Outcome.HALTED,
+            f'{markers.job} is halted: {why}. Mend it, then: tickwork rearm {markers.job} --why "..."',
+        )
+    if markers.done:
+        return (
+            Outcome.DRAINED,
+            f'{markers.job} is done; to run it again: tickwork rearm {markers.job} --done --why "..."',
+        )
+    return None
+
+
+def _take(job: Job, layout: Layout, held: contextlib.ExitStack, lock_wait: float, stop: Stop) -> tuple[int, ...]:
+    try:
+        return held.enter_context(locks.holding(job.locks, layout, wait=lock_wait, stop=stop))
+    except Busy as busy:
+        with Ledger(layout.database("ledger")) as ledger:
+            others = [row for row in ledger.running() if set(row.locks.split()) & set(job.locks)]
+        if not others:
+            raise
+        who = ", ".join(f"{row.job} (pid {row.pid}, since {row.started:%Y-%m-%dT%H:%M:%SZ})" for row in others)
+        raise Busy(f"another run is active: {who}") from busy
+
+
+def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, str]:
+    """Take units until the pass ends; gives their number, the outcome and its reason."""
+    units, progressed, budget = 0, False, one_pass.budget
+    try:
+        with (
+            progress(one_pass.job.name, budget) as show,
+            contextlib.closing(_generator(work, one_pass)) as source,
+        ):
+            for unit in source:
+                assert not open_transactions(), f"unit yielded inside a transaction of {open_transactions()}"
+                if unit.progress and not progressed:
+                    markers.progressed()
+                    progressed = True
+                units += 1
+                budget.spend(unit)
+                show(unit, one_pass.backlog)
+                if one_pass.stop.requested:
+                    return units, Outcome.MORE, one_pass.stop.reason
+                if bound := budget.exhausted():
+                    return units, Outcome.MORE, bound
+        return units, Outcome.DRAINED, "; ".join(one_pass.notes)
+    except PassEnd as end:
+        return units, end.outcome, str(end)
+    except OperatorError as error:
+        return units, Outcome.CRASHED, str(error)
+    except sqlite3.DatabaseError as error:
+        return units, *_storage_fault(error)
+    except Exception as error:  # the ledger must tell of every crash; the traceback goes to the log
+        traceback.print_exc()
+        return units, Outcome.CRASHED, f"{type(error).__name__}: {error}"
+
+
+def _generator(work: Work, one_pass: Pass) -> Generator[Unit]:
+    yield from work(one_pass)
+
+
+def _storage_fault(error: sqlite3.DatabaseError) -> tuple[Outcome, str]:
+    """A damaged file is for a human; a full disk or a lock may be gone at the next tick, and counts as a failure."""
+    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Outcome.HALTED, f"the database is damaged: {error}. Restore it from a copy, then re-arm"
+    if not isinstance(error, sqlite3.OperationalError):
+        traceback.print_exception(error)
+    return Outcome.CRASHED, f"database error: {error}"
+
+
+def _bounds(budget: Budget) -> str:
+    bounds = {"items": budget.items, "seconds": budget.seconds, "bytes": budget.size}
+    return " ".join(f"{name}={value:g}" for name, value in bounds.items() if value is not None)
+
+
+def _say(job: Job, outcome: Outcome, reason: str, budget: Budget, seconds: float, backlog: int | None) -> None:
+    """The one line a pass leaves in the log, in logfmt."""
+    words: Sequence[str] = [
+        f"time={time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}",
+        f"job={job.name}",
+        f"pass={outcome.value}",
+        f"items={budget.spent_items}",
+        f"bytes={budget.spent_size}",
+        f"seconds={seconds:.1f}",
+        *([f"backlog={backlog}"] if backlog is not None else []),
+        *([f'reason="{" ".join(reason.replace(chr(34), chr(39)).split())}"'] if reason else []),
+    ]
+    print(" ".join(words), file=sys.stderr, flush=True)

@@ -1,0 +1,95 @@
+"""The settings file: one TOML document, decoded into typed structs; a key nobody knows is an error that names it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tickwork.contract.jobs import Job, seconds
+from tickwork.contract.layout import Layout
+from tickwork.contract.outcomes import OperatorError
+
+DEFAULT_PATH = Path("/etc/tickwork/tickwork.toml")
+
+Section = TypeVar("Section", bound=msgspec.Struct)
+
+
+class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is common to all sources. A source's own table is decoded by the source, see `section`."""
+
+    state: str = ""
+    lock_dir: str = ""
+    log_dir: str = ""
+    metrics_dir: str = ""
+    contact: str = "https://tickwork.invalid/contact"
+    """URL put into the User-Agent, where an upstream's operator can find out who is calling."""
+    mail: str = ""
+    """Mail address sent as From, empty to send none."""
+    allow_private: tuple[str, ...] = ()
+    """Networks (CIDR) that may be called although they are not public: tests and private deployments."""
+    jobs: dict[str, Job] = {}
+    sources: dict[str, dict[str, Any]] = {}
+    """Raw tables of the sources, by name."""
+    path: str = ""
+    """The file this came from, for error messages."""
+
+    def section(self, name: str, kind: type[Section]) -> Section:
+        """The table `[name]` as a `kind`; its defaults where the file has none. Raises OperatorError."""
+        return _convert(self.sources.get(name, {}), kind, f"[{name}] of {self.path}")
+
+    def layout(self, state: Path | None) -> Layout:
+        """Where things lie; a state folder given on the command line moves everything below it."""
+        if state is not None:
+            return Layout.under(state.absolute())
+        home = Path(self.state) if self.state else Path.home() / ".local" / "state" / "tickwork"
+        folders = (Path(text) if text else None for text in (self.lock_dir, self.log_dir, self.metrics_dir))
+        return Layout.under(home, *folders)
+
+
+def load(path: Path | None, sources: tuple[str, ...]) -> Settings:
+    """Read the settings from `path`, or from /etc when it is there, or take the defaults.
+
+    `sources` are the names of the tables that belong to sources. Raises OperatorError, naming file and key.
+    """
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return Settings()
+        path = DEFAULT_PATH
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OperatorError(f"cannot read the settings {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{path} is not valid TOML: {error}") from error
+    tables = {name: document.pop(name) for name in sources if name in document}
+    for reserved in ("sources", "path"):
+        if reserved in document:
+            raise OperatorError(f"{path}: unknown key `{reserved}`")
+    settings = _convert(document, Settings, str(path))
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise OperatorError(f"{path}: [{name}] must be a table")
+    settings.sources = tables
+    settings.path = str(path)
+    settings.jobs = {name: msgspec.structs.replace(job, name=name) for name, job in settings.jobs.items()}
+    for job in settings.jobs.values():
+        _check_durations(job, path)
+    return settings
+
+
+def _check_durations(job: Job, path: Path) -> None:
+    for key in ("lock_wait", "timeout", "kill_after", "halt_after_stalled"):
+        try:
+            seconds(getattr(job, key))
+        except ValueError as error:
+            raise OperatorError(f"{path}: jobs.{job.name}.{key}: {error}") from error
+
+
+def _convert(table: Any, kind: type[Section], where: str) -> Section:  # noqa: ANN401 - any TOML value
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        raise OperatorError(f"{where}: {error}") from error

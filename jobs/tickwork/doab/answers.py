@@ -1,0 +1,216 @@
+"""Reading an OAI-PMH answer: strict XML, the right root, errors by their code.
+
+A body that is not a whole, well-formed OAI-PMH document raises Unreadable; it is never an empty or a short list.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from dataclasses import dataclass, field
+
+from lxml import etree
+
+from tickwork.contract.outcomes import Transient
+
+OAI = "{http://www.openarchives.org/OAI/2.0/}"
+
+_ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,8}));")
+_DATESTAMP = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\dZ)?", re.ASCII)
+
+
+class Unreadable(Transient):
+    """An answer that is no OAI-PMH document: cut off, an HTML page, an error page, broken XML."""
+
+
+class OaiError(Exception):
+    """The server answered with an `<error>`; `code` is one of the protocol's (noRecordsMatch, ...)."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record, or a header alone; `datestamp` is UTC as the server wrote it, to its granularity.
+
+    `metadata` is None for a header and for a deleted record; a live record without it is a fault of the server's.
+    """
+
+    identifier: str
+    datestamp: str
+    deleted: bool
+    metadata: etree._Element | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A resumption token, with what the server says of the list."""
+
+    value: str
+    size: int | None = None
+    """completeListSize: how many items the whole list has."""
+    cursor: int | None = None
+    expires: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a list verb. `token` is None at the end of the list; `size` is the list's, where told."""
+
+    response_date: str
+    records: list[Record]
+    token: Token | None = None
+    size: int | None = None
+    cleaned: bool = False
+    """True if illegal characters had to be removed to read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What Identify says that matters here; `day_granularity` is False for seconds."""
+
+    response_date: str
+    earliest: str
+    day_granularity: bool
+    deleted_policy: str = field(default="no")
+
+
+def parse(body: bytes, url: str) -> tuple[etree._Element, bool]:
+    """The root of the document in `body`, and whether illegal characters were removed to read it.
+
+    Raises Unreadable, and OaiError for an answer that is an error.
+    """
+    text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if b"<!DOCTYPE" in text[:4096] and b"<html" not in text[:4096].lower():
+        raise Unreadable(f"{url} answered with a document type declaration, which OAI-PMH has none of")
+    cleaned = False
+    try:
+        root = _root(text)
+    except etree.XMLSyntaxError as error:
+        repaired = _without_illegal(text)
+        if repaired == text:
+            raise Unreadable(f"{url} answered with {_what(text)}: {error.msg}") from error
+        try:
+            root, cleaned = _root(repaired), True
+        except etree.XMLSyntaxError as second:
+            raise Unreadable(f"{url} answered with {_what(text)}: {second.msg}") from second
+    if root.getroottree().docinfo.internalDTD is not None:
+        raise Unreadable(f"{url} answered with {_what(text)}")
+    if root.tag != OAI + "OAI-PMH":
+        raise Unreadable(f"{url} answered with {_what(text)}: the root is {root.tag}")
+    error_element = root.find(OAI + "error")
+    if error_element is not None:
+        raise OaiError(error_element.get("code", "unknown"), " ".join((error_element.text or "").split())[:300])
+    return root, cleaned
+
+
+def page(body: bytes, verb: str, url: str) -> Page:
+    """Read an answer to ListRecords or ListIdentifiers."""
+    root, cleaned = parse(body, url)
+    listing = root.find(OAI + verb)
+    if listing is None:
+        raise Unreadable(f"{url} answered without a {verb} element")
+    if verb == "ListRecords":
+        records = [_record(element, url) for element in listing.iterchildren(OAI + "record")]
+    else:
+        records = [_header(element, url) for element in listing.iterchildren(OAI + "header")]
+    token, size = None, None
+    element = listing.find(OAI + "resumptionToken")
+    if element is not None:
+        size = _number(element.get("completeListSize"))
+        if value := (element.text or "").strip():
+            token = Token(value, size, _number(element.get("cursor")), element.get("expirationDate", ""))
+    return Page(_response_date(root, url), records, token, size, cleaned)
+
+
+def record(body: bytes, url: str) -> Record:
+    """Read an answer to GetRecord."""
+    root, _ = parse(body, url)
+    element = root.find(f"{OAI}GetRecord/{OAI}record")
+    if element is None:
+        raise Unreadable(f"{url} answered without a record")
+    return _record(element, url)
+
+
+def identity(body: bytes, url: str) -> Identity:
+    """Read an answer to Identify."""
+    root, _ = parse(body, url)
+    element = root.find(OAI + "Identify")
+    if element is None:
+        raise Unreadable(f"{url} answered without an Identify element")
+    granularity = (element.findtext(OAI + "granularity") or "").strip()
+    earliest = (element.findtext(OAI + "earliestDatestamp") or "").strip()
+    return Identity(
+        _response_date(root, url),
+        earliest if _DATESTAMP.fullmatch(earliest) else "1970-01-01",
+        granularity.upper() == "YYYY-MM-DD",
+        (element.findtext(OAI + "deletedRecord") or "no").strip(),
+    )
+
+
+def _root(text: bytes) -> etree._Element:
+    # No entities, no network, no DTD, and libxml2's own limits on depth and size stay on.
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+    )
+    return etree.fromstring(text, parser)
+
+
+def _record(element: etree._Element, url: str) -> Record:
+    header = element.find(OAI + "header")
+    if header is None:
+        raise Unreadable(f"{url} answered with a record that has no header")
+    bare = _header(header, url)
+    if bare.deleted:
+        return bare
+    metadata = element.find(OAI + "metadata")
+    content = next(metadata.iterchildren(), None) if metadata is not None else None
+    return Record(bare.identifier, bare.datestamp, False, content)
+
+
+def _header(element: etree._Element, url: str) -> Record:
+    identifier = (element.findtext(OAI + "identifier") or "").strip()
+    datestamp = (element.findtext(OAI + "datestamp") or "").strip()
+    if not identifier or not _DATESTAMP.fullmatch(datestamp):
+        raise Unreadable(f"{url} answered with a header without identifier or datestamp: {identifier!r}, {datestamp!r}")
+    return Record(identifier, datestamp, element.get("status") == "deleted")
+
+
+def _response_date(root: etree._Element, url: str) -> str:
+    text = (root.findtext(OAI + "responseDate") or "").strip()
+    try:
+        parsed = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise Unreadable(f"{url} answered without a valid responseDate: {text!r}") from error
+    utc = parsed.replace(tzinfo=dt.UTC) if parsed.tzinfo is None else parsed.astimezone(dt.UTC)
+    return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def _without_illegal(text: bytes) -> bytes:
+    """`text` as UTF-8 without the characters XML forbids, raw or as references; broken UTF-8 becomes U+FFFD."""
+    decoded = _ILLEGAL.sub("", text.decode("utf-8", errors="replace"))
+
+    def legal(match: re.Match[str]) -> str:
+        number = int(match[1], 16) if match[1] else int(match[2])
+        allowed = (
+            number in (9, 10, 13) or 32 <= number < 0xD800 or 0xE000 <= number < 0xFFFE or 0xFFFF < number < 0x110000
+        )
+        return match[0] if allowed else ""
+
+    return _CHARACTER_REFERENCE.sub(legal, decoded).encode("utf-8")
+
+
+def _what(text: bytes) -> str:
+    head = text[:1000].lower()
+    if not text:
+        return "an empty body"
+    if b"<html" in head or b"<!doctype html" in head:
+        return "an HTML page instead of XML"
+    return "XML that is no whole OAI-PMH document"

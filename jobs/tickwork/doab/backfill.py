@@ -1,0 +1,121 @@
+"""The backfill: ask for every record that is active upstream and not stored here, one at a time, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tickwork.contract.outcomes import Halt, Transient
+from tickwork.contract.runner import Pass
+from tickwork.contract.units import Unit
+from tickwork.doab import worklist
+from tickwork.doab.answers import OaiError, Record
+from tickwork.doab.breaker import Breaker
+from tickwork.doab.oai import OaiClient
+from tickwork.doab.settings import DoabSettings
+from tickwork.doab.snapshots import Snapshot
+from tickwork.doab.store import DoabStore
+from tickwork.doab.worklist import Item, State, Worklist
+
+MAX_FAULTS_IN_A_ROW = 3
+"""So many faults of different records in a row are the server's trouble, not the records'."""
+SOURCE = "worklist source"
+
+
+def prepare(store: DoabStore, snapshot: Snapshot, settings: DoabSettings, warn: Callable[[str], None]) -> Worklist:
+    """Make the worklist out of `snapshot`, unless it was made of the same one already; commits.
+
+    Raises Halt for a list that cannot be the repository's: empty, or with malformed identifiers.
+    """
+    todo = Worklist(store)
+    if store.fact(SOURCE) == snapshot.digest:
+        with store.transaction():
+            todo.settle_present()
+        return todo
+    malformed = malformed_in(snapshot, settings)
+    if malformed:
+        warn(f"{len(malformed)} malformed identifiers are left for review, the first is {malformed[0]!r}")
+    missing = worklist.plan(snapshot.identifiers, store.live(), settings.pattern())
+    with store.transaction():
+        todo.fill(missing, malformed)
+        store.remember(SOURCE, snapshot.digest)
+    return todo
+
+
+def malformed_in(snapshot: Snapshot, settings: DoabSettings) -> list[str]:
+    """The identifiers that do not match the pattern. Raises Halt when they are too many, or all."""
+    pattern = settings.pattern()
+    identifiers = snapshot.identifiers
+    malformed = sorted(identifier for identifier in identifiers if not pattern.fullmatch(identifier))
+    if not identifiers:
+        raise Halt("the list of identifiers is empty. Check the snapshot, or base_url and set")
+    if len(malformed) > settings.malformed_rate * len(identifiers):
+        raise Halt(
+            f"{len(malformed)} of {len(identifiers)} identifiers are malformed (limit {settings.malformed_rate:.0%}), "
+            f"the first is {malformed[0]!r}. Check the list, or identifier_pattern in the settings"
+        )
+    return malformed
+
+
+def backfill(
+    store: DoabStore, oai: OaiClient, settings: DoabSettings, todo: Worklist, breaker: Breaker, one_pass: Pass
+) -> Iterator[Unit]:
+    """Fetch what the worklist has; one unit is one record asked for.
+
+    Faults of one record put it off and never block the others; several in a row end the pass. Raises Held, Transient,
+    Halt; Transient also when all that is left waits for a later retry.
+    """
+    breaker.check()
+    one_pass.backlog = todo.backlog()
+    faults = 0
+    for item in todo.items():
+        if store.is_live(item.identifier):
+            with store.transaction():
+                todo.settle(item, "present")
+            one_pass.backlog -= 1
+            yield Unit(items=0)
+            continue
+        state, why, size = _ask(store, oai, todo, item, settings)
+        faults = faults + 1 if state == "retry" else 0
+        one_pass.backlog -= state != "retry"
+        breaker.saw(state)
+        yield Unit(size=size, note=f"{item.identifier} {state}", progress=state != "retry")
+        if faults >= MAX_FAULTS_IN_A_ROW:
+            raise Transient(f"{faults} records in a row failed, the last with: {why}")
+    if left := todo.backlog():
+        raise Transient(f"{left} records wait to be tried again, the first at {todo.next_due()[:19]}Z")
+    if reviews := len(todo.reviews()):
+        one_pass.warn(f"drained, but {reviews} records need a human: tickwork doab stats")
+
+
+def _ask(
+    store: DoabStore, oai: OaiClient, todo: Worklist, item: Item, settings: DoabSettings
+) -> tuple[State, str, int]:
+    """Ask for one record and commit what became of it: its state, why, and the size of the answer in bytes."""
+    record: Record | None = None
+    state: State
+    size, why = 0, ""
+    try:
+        record, size = oai.record(item.identifier)
+    except OaiError as error:
+        state, why = ("gone", "") if error.code == "idDoesNotExist" else ("review", str(error))
+    except Transient as fault:
+        # Unreadable, 5xx, network: this record's trouble or the server's, told apart by whether others follow.
+        exhausted = item.attempts + 1 >= settings.max_attempts
+        state, why = ("review" if exhausted else "retry"), str(fault)
+    else:
+        state, why = _judge(record, item.identifier)
+    with store.transaction():
+        if record is not None and state in ("ok", "gone"):
+            store.save([record])
+        todo.settle(item, state, why)
+    return state, why, size
+
+
+def _judge(record: Record, identifier: str) -> tuple[State, str]:
+    if record.identifier != identifier:
+        return "review", f"the server answered with {record.identifier}"
+    if record.deleted:
+        return "gone", ""
+    if record.metadata is None:
+        return "review", "neither deleted nor with metadata"
+    return "ok", ""

@@ -1,0 +1,46 @@
+"""The circuit breaker of the backfill: too many records gone or unusable means that something is wrong upstream."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from tickwork.contract.outcomes import Halt
+from tickwork.doab.settings import DoabSettings
+
+WINDOW = 100
+"""Outcomes looked back at."""
+REVIEW_SAMPLE = 50
+"""Outcomes needed before the share of reviews counts."""
+
+
+class Breaker:
+    """Judges the last outcomes (`ok`, `gone`, `review`) since the job was armed.
+
+    It is filled from the store at the start of a pass, so it looks across passes, and a kill between an outcome and
+    the halt only delays the halt to the next pass.
+    """
+
+    def __init__(self, settings: DoabSettings, outcomes: Iterable[str]) -> None:
+        self._settings = settings
+        self._last = deque(outcomes, maxlen=WINDOW)
+
+    def saw(self, outcome: str) -> None:
+        """Count an outcome that is already committed; raises Halt with the figures when it opens the breaker."""
+        if outcome in ("ok", "gone", "review"):
+            self._last.append(outcome)
+        self.check()
+
+    def check(self) -> None:
+        """Raise Halt if the breaker is open."""
+        seen, gone, review = len(self._last), self._last.count("gone"), self._last.count("review")
+        if seen >= WINDOW and gone > self._settings.gone_rate * seen:
+            raise Halt(
+                f"{gone} of the last {seen} records are gone (limit {self._settings.gone_rate:.0%}). "
+                "Check the repository, and whether the list of identifiers is out of date"
+            )
+        if seen >= REVIEW_SAMPLE and review > self._settings.review_rate * seen:
+            raise Halt(
+                f"{review} of the last {seen} records cannot be used (limit {self._settings.review_rate:.0%}). "
+                "See: tickwork doab stats"
+            )

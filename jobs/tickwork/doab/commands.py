@@ -1,0 +1,314 @@
+"""The commands of `tickwork doab`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+import typer
+
+from tickwork.app import App
+from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.runner import Pass
+from tickwork.contract.stop import Stop
+from tickwork.contract.units import Budget, Unit
+from tickwork.doab import backfill as backfilling
+from tickwork.doab import export as exporting
+from tickwork.doab import reconcile as reconciling
+from tickwork.doab import snapshots, worklist
+from tickwork.doab.breaker import WINDOW, Breaker
+from tickwork.doab.discover import SnapshotFiles, in_progress
+from tickwork.doab.discover import discover as discovering
+from tickwork.doab.harvest import harvest as harvesting
+from tickwork.doab.oai import OaiClient
+from tickwork.doab.settings import DoabSettings
+from tickwork.doab.store import DoabStore
+from tickwork.doab.worklist import Worklist
+from tickwork.upstream.policy import Policy
+
+app = typer.Typer(no_args_is_help=True, help="Books from an OAI-PMH repository (DOAB is the shipped profile).")
+
+BaseUrl = Annotated[str | None, typer.Option(help="OAI-PMH address; the settings' without it.")]
+Rate = Annotated[float | None, typer.Option(min=0, help="Seconds between two requests.")]
+Jitter = Annotated[float | None, typer.Option(min=0, max=10, help="Share of the rate added at random.")]
+Seconds = Annotated[float, typer.Option(min=0, help="Bound of the pass in seconds.")]
+Private = Annotated[list[str] | None, typer.Option("--allow-private", metavar="CIDR", help="Also call this network.")]
+NoLock = Annotated[bool, typer.Option("--no-lock", hidden=True, help="Take no lock; for tests.")]
+ActiveFile = Annotated[Path | None, typer.Option(help="Snapshot of active identifiers, instead of our own.")]
+DeletedFile = Annotated[Path | None, typer.Option(help="Snapshot of deleted identifiers, instead of our own.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@app.command()
+def harvest(
+    context: typer.Context,
+    base_url: BaseUrl = None,
+    first: Annotated[str, typer.Option("--from", help="Begin at this date instead of the cursor.")] = "",
+    last: Annotated[str, typer.Option("--until", help="End at this date instead of now.")] = "",
+    max_records: Annotated[int, typer.Option("--max", min=1, help="Bound of the pass in records.")] = 20000,
+    seconds: Seconds = 1200,
+    rate: Rate = None,
+    jitter: Jitter = None,
+    allow_private: Private = None,
+    no_lock: NoLock = False,
+) -> None:
+    """Store what changed since the last complete harvest; go on with one that was interrupted."""
+    deployment: App = context.obj
+    settings = _settings(deployment, base_url, rate, jitter)
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        with _store(deployment, settings) as store, _client(deployment, settings, one_pass.stop, allow_private) as oai:
+            yield from harvesting(store, oai, settings, one_pass.warn, first=first, last=last)
+
+    deployment.run("doab-harvest", work, Budget(max_records, seconds), host=_host(settings), lock=not no_lock)
+
+
+@app.command()
+def discover(
+    context: typer.Context,
+    base_url: BaseUrl = None,
+    refresh_ids: Annotated[bool, typer.Option(help="Crawl anew although the snapshot is not old.")] = False,
+    max_identifiers: Annotated[int | None, typer.Option("--max", min=1, help="Bound in identifiers.")] = None,
+    seconds: Seconds = 1200,
+    rate: Rate = None,
+    jitter: Jitter = None,
+    allow_private: Private = None,
+    no_lock: NoLock = False,
+) -> None:
+    """List all identifiers into a snapshot (.active and .deleted) that other machines may use as well."""
+    deployment: App = context.obj
+    settings = _settings(deployment, base_url, rate, jitter)
+    files = SnapshotFiles.under(deployment.layout.snapshots())
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        with _store(deployment, settings) as store:
+            if not (refresh_ids or in_progress(store) or files.older_than(settings.snapshot_days)):
+                return
+            with _client(deployment, settings, one_pass.stop, allow_private) as oai:
+                yield from discovering(store, oai, settings, files, one_pass.warn)
+
+    budget = Budget(max_identifiers, seconds)
+    deployment.run("doab-discover", work, budget, host=_host(settings), lock=not no_lock)
+
+
+@app.command()
+def backfill(
+    context: typer.Context,
+    base_url: BaseUrl = None,
+    limit: Annotated[int, typer.Option(min=1, help="Bound of the pass in requests for records.")] = 500,
+    seconds: Seconds = 1200,
+    rate: Rate = None,
+    jitter: Jitter = None,
+    use_active_file: ActiveFile = None,
+    use_deleted_file: DeletedFile = None,
+    ids_file: Annotated[Path | None, typer.Option(help="Ask for exactly these identifiers, one a line.")] = None,
+    refresh_ids: Annotated[bool, typer.Option(help="Crawl again if the snapshot is older than a day.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the worklist; write nothing, ask nobody.")] = False,
+    allow_private: Private = None,
+    no_lock: NoLock = False,
+) -> None:
+    """Fetch the records that are active upstream and not stored here, newest first, until drained."""
+    deployment: App = context.obj
+    settings = _settings(deployment, base_url, rate, jitter)
+    own = SnapshotFiles.under(deployment.layout.snapshots())
+    given = _given_list(use_active_file, use_deleted_file, ids_file)
+    if dry_run:
+        _print_worklist(deployment, settings, given or own.active)
+        return
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        with _store(deployment, settings) as store, _client(deployment, settings, one_pass.stop, allow_private) as oai:
+            days = 1 if refresh_ids else settings.snapshot_days
+            if given is None and (in_progress(store) or own.older_than(days)):
+                # The bound is on requests: a page of identifiers counts as one.
+                pages = discovering(store, oai, settings, own, one_pass.warn)
+                yield from (replace(page, items=1) for page in pages)
+            todo = backfilling.prepare(store, snapshots.read(given or own.active), settings, one_pass.warn)
+            breaker = Breaker(settings, todo.settled_since(one_pass.armed, WINDOW))
+            yield from backfilling.backfill(store, oai, settings, todo, breaker, one_pass)
+
+    deployment.run("doab-backfill", work, Budget(limit, seconds), host=_host(settings), lock=not no_lock)
+
+
+@app.command()
+def diff(
+    context: typer.Context,
+    use_active_file: ActiveFile = None,
+    use_deleted_file: DeletedFile = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the lists missing, stale and orphan.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the store with a snapshot: missing, stale and orphan records. Asks nobody."""
+    deployment: App = context.obj
+    settings = _settings(deployment)
+    with _reading(deployment, settings) as store:
+        live = store.live() if store else {}
+    found = reconciling.difference(live, *_snapshot(deployment, use_active_file, use_deleted_file))
+    lists = {"missing": found.missing, "stale": [identifier for identifier, _ in found.stale], "orphan": found.orphan}
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, identifiers in lists.items():
+            (output / name).write_text("".join(f"{identifier}\n" for identifier in identifiers), encoding="utf-8")
+    counts = {name: len(identifiers) for name, identifiers in lists.items()}
+    print(json.dumps(counts) if as_json else "\n".join(f"{name:8} {count}" for name, count in counts.items()))
+
+
+@app.command()
+def reconcile(
+    context: typer.Context,
+    use_active_file: ActiveFile = None,
+    use_deleted_file: DeletedFile = None,
+    allow_deletes: Annotated[int, typer.Option(min=0, help="So many deletions are right, a human says.")] = 0,
+    no_lock: NoLock = False,
+) -> None:
+    """Turn stored records that a snapshot calls deleted into tombstones. Asks nobody."""
+    deployment: App = context.obj
+    settings = _settings(deployment)
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        active, deleted = _snapshot(deployment, use_active_file, use_deleted_file)
+        with _store(deployment, settings) as store:
+            yield from reconciling.reconcile(store, active, deleted, settings, allow_deletes)
+
+    deployment.run("doab-reconcile", work, Budget(), lock=not no_lock)
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    form: Annotated[Literal["jsonl", "csv"], typer.Option("--format", help="What to write.")] = "jsonl",
+    output: Annotated[Path | None, typer.Option(help="File to replace; standard output without it.")] = None,
+) -> None:
+    """Write all live records as JSON lines or CSV."""
+    deployment: App = context.obj
+    write = exporting.write_jsonl if form == "jsonl" else exporting.write_csv
+    with _reading(deployment, _settings(deployment)) as store:
+        if store is None:
+            raise OperatorError("nothing is stored yet; harvest first")
+        if output is None:
+            write(store, sys.stdout)
+            return
+        fresh = output.with_name(output.name + ".new")
+        with fresh.open("w", encoding="utf-8", newline="") as out:
+            count = write(store, out)
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(output)
+    print(f"{count} records in {output}")
+
+
+@app.command()
+def stats(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show what is stored, how far the backfill is, and what waits for a human."""
+    deployment: App = context.obj
+    figures: dict[str, object] = {"live": 0, "deleted": 0, "worklist": {}, "review": []}
+    with _reading(deployment, _settings(deployment)) as store:
+        if store:
+            todo = Worklist(store)
+            live, deleted = store.counts()
+            reviews = [dict(row) for row in todo.reviews()]
+            figures = {"live": live, "deleted": deleted, "worklist": todo.counts(), "review": reviews}
+    if as_json:
+        print(json.dumps(figures))
+        return
+    print(f"records   {figures['live']} live, {figures['deleted']} deleted")
+    counts = figures["worklist"]
+    assert isinstance(counts, dict)
+    print("worklist  " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
+    reviews_shown = figures["review"]
+    assert isinstance(reviews_shown, list)
+    for review in reviews_shown[:20]:
+        print(f"review    {review['identifier']}  {review['why']}")
+
+
+def _settings(
+    deployment: App, base_url: str | None = None, rate: float | None = None, jitter: float | None = None
+) -> DoabSettings:
+    settings = deployment.settings.section("doab", DoabSettings)
+    given = {"base_url": base_url, "rate": rate, "jitter": jitter}
+    return msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def _host(settings: DoabSettings) -> str:
+    """The upstream's key among holds and slots."""
+    parts = urlsplit(settings.base_url)
+    standard = {"http": 80, "https": 443}.get(parts.scheme)
+    host = (parts.hostname or "").lower()
+    return f"{host}:{parts.port}" if parts.port and parts.port != standard else host
+
+
+@contextmanager
+def _store(deployment: App, settings: DoabSettings) -> Iterator[DoabStore]:
+    with DoabStore.open(deployment.layout.database("doab"), settings.pattern()) as store:
+        yield store
+
+
+@contextmanager
+def _reading(deployment: App, settings: DoabSettings) -> Iterator[DoabStore | None]:
+    """The store for reading, or None when there is none yet."""
+    path = deployment.layout.database("doab")
+    opened = DoabStore.open(path, settings.pattern(), read_only=True) if path.exists() else nullcontext()
+    with opened as store:
+        yield store
+
+
+@contextmanager
+def _client(deployment: App, settings: DoabSettings, stop: Stop, private: list[str] | None) -> Iterator[OaiClient]:
+    policy = Policy(
+        interval=settings.rate,
+        jitter=settings.rate * settings.jitter,
+        connect_seconds=settings.connect_seconds,
+        read_seconds=settings.read_seconds,
+        total_seconds=settings.total_seconds,
+        max_bytes=settings.max_bytes,
+    )
+    with deployment.upstream("doab", policy, stop, private or ()) as upstream:
+        yield OaiClient(upstream, settings)
+
+
+def _given_list(active: Path | None, deleted: Path | None, identifiers: Path | None) -> Path | None:
+    """The file that says what to ask for, when the operator gave one; two that contradict each other are refused."""
+    if identifiers and active:
+        raise OperatorError("give --ids-file or --use-active-file, not both")
+    if deleted:
+        if not active:
+            raise OperatorError("--use-deleted-file needs --use-active-file")
+        reconciling.difference({}, snapshots.read(active), snapshots.read(deleted))
+    given = identifiers or active
+    if given:
+        snapshots.read(given)
+    return given
+
+
+def _snapshot(
+    deployment: App, active: Path | None, deleted: Path | None
+) -> tuple[snapshots.Snapshot, snapshots.Snapshot]:
+    """The snapshot the operator gave, or our own; both files of one crawl."""
+    if bool(active) != bool(deleted):
+        raise OperatorError("give both --use-active-file and --use-deleted-file")
+    own = SnapshotFiles.under(deployment.layout.snapshots())
+    if not active and not own.active.exists():
+        raise OperatorError(f"there is no snapshot in {own.active.parent} yet; run: tickwork doab discover")
+    return snapshots.read(active or own.active), snapshots.read(deleted or own.deleted)
+
+
+def _print_worklist(deployment: App, settings: DoabSettings, path: Path) -> None:
+    if not path.exists():
+        print("there is no snapshot yet: the first passes would crawl the identifiers", file=sys.stderr)
+        return
+    snapshot = snapshots.read(path)
+    malformed = set(backfilling.malformed_in(snapshot, settings))
+    with _reading(deployment, settings) as store:
+        live = store.live() if store else {}
+    wanted = worklist.plan(snapshot.identifiers.keys() - malformed, live, settings.pattern())
+    for identifier in wanted:
+        print(identifier)
+    print(f"{len(wanted)} records would be asked for, at {settings.rate:g} s each", file=sys.stderr)

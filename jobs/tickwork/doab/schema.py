@@ -1,0 +1,68 @@
+"""The tables of doab.db."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("doab")
+
+
+@migrations()
+def m001_records_crawls_worklist(db: Database) -> None:
+    """Records; the state of a running crawl; the worklist of the backfill."""
+    for statement in (
+        # A tombstone keeps its row and id, and loses its metadata: a deletion upstream may be a takedown.
+        """
+        CREATE TABLE records (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          identifier TEXT NOT NULL UNIQUE, handle TEXT, datestamp TEXT NOT NULL, deleted INTEGER NOT NULL DEFAULT 0,
+          title TEXT NOT NULL DEFAULT '', description TEXT NOT NULL DEFAULT '',
+          creators TEXT NOT NULL DEFAULT '[]', editors TEXT NOT NULL DEFAULT '[]',
+          contributors TEXT NOT NULL DEFAULT '[]', subjects TEXT NOT NULL DEFAULT '[]',
+          publisher TEXT NOT NULL DEFAULT '', issued TEXT NOT NULL DEFAULT '', year INTEGER,
+          type TEXT NOT NULL DEFAULT '', language TEXT NOT NULL DEFAULT '', links TEXT NOT NULL DEFAULT '[]',
+          licence TEXT NOT NULL DEFAULT '', isbns TEXT NOT NULL DEFAULT '[]',
+          isbns_rejected TEXT NOT NULL DEFAULT '[]', doi TEXT NOT NULL DEFAULT '',
+          series TEXT NOT NULL DEFAULT '[]', pages TEXT NOT NULL DEFAULT '',
+          first_seen TEXT NOT NULL, last_changed TEXT NOT NULL
+        )""",
+        "CREATE INDEX records_handle ON records (handle)",
+        # One crawl at a time for each verb; `origin` says for which server and bounds it is, so that another request
+        # does not continue it.
+        """
+        CREATE TABLE crawls (
+          verb TEXT PRIMARY KEY, origin TEXT NOT NULL, started TEXT NOT NULL,
+          first_response TEXT NOT NULL, last_response TEXT NOT NULL, closing INTEGER NOT NULL DEFAULT 0
+        ) WITHOUT ROWID""",
+        """
+        CREATE TABLE windows (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          verb TEXT NOT NULL REFERENCES crawls ON DELETE CASCADE,
+          first TEXT NOT NULL, last TEXT NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+          token TEXT NOT NULL DEFAULT '', expires TEXT NOT NULL DEFAULT '', pages INTEGER NOT NULL DEFAULT 0,
+          empty_pages INTEGER NOT NULL DEFAULT 0, size INTEGER, shifted INTEGER NOT NULL DEFAULT 0,
+          restarts INTEGER NOT NULL DEFAULT 0, previous INTEGER
+        )""",
+        "CREATE INDEX windows_todo ON windows (verb, done, first)",
+        """
+        CREATE TABLE seen (
+          window INTEGER NOT NULL REFERENCES windows ON DELETE CASCADE, identifier TEXT NOT NULL,
+          datestamp TEXT NOT NULL, deleted INTEGER NOT NULL, PRIMARY KEY (window, identifier)
+        ) WITHOUT ROWID""",
+        """
+        CREATE TABLE tokens (
+          window INTEGER NOT NULL REFERENCES windows ON DELETE CASCADE, token TEXT NOT NULL,
+          PRIMARY KEY (window, token)
+        ) WITHOUT ROWID""",
+        """
+        CREATE TABLE worklist (
+          position INTEGER PRIMARY KEY, identifier TEXT NOT NULL UNIQUE,
+          state TEXT NOT NULL DEFAULT 'todo' CHECK (state IN ('todo', 'ok', 'gone', 'present', 'retry', 'review')),
+          attempts INTEGER NOT NULL DEFAULT 0, next_attempt TEXT NOT NULL DEFAULT '',
+          settled TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT ''
+        )""",
+        "CREATE INDEX worklist_todo ON worklist (state, position)",
+        "CREATE INDEX worklist_settled ON worklist (settled)",
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    ):
+        db.execute(statement)

@@ -1,0 +1,238 @@
+"""Which URLs and addresses we speak to: URLs out of data must not reach into the operator's own network.
+
+A name is judged by the addresses it resolves to, and the connection is made to an address that was judged (see
+`pinned`), so a second, different DNS answer changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import idna
+
+from tickwork.contract.stop import Stop
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolve = Callable[[str, int], list[str]]
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_URL_CHARACTERS = 4096
+MAX_SHOWN_CHARACTERS = 200
+# How often a look-up looks at the stop: getaddrinfo cannot be interrupted.
+_RESOLVE_POLL_SECONDS = 0.05
+
+# Refused beyond what `ipaddress` calls not global. Everything here either is no ordinary host or carries an IPv4
+# address inside, which a gateway would unpack behind our back.
+_REFUSED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.0.0.0/24",  # IETF protocol assignments
+            "192.88.99.0/24",  # 6to4 relays
+            "224.0.0.0/4",  # multicast
+            "2001::/23",  # IETF protocol assignments: Teredo, benchmarking, ORCHID
+            "2002::/16",  # 6to4
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# The only part of IPv6 that is given out as public unicast; leaves out mapped, NAT64, ULA, site-local, multicast.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+
+_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+# A last label like this makes resolvers read the whole name as an IPv4 address, in octal or hex if need be.
+_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
+_SECRET = re.compile(
+    r"([?&](?:[^=&]*[_-])?(?:api_?key|key|token|secret|password|passwd|pass|auth|sig|signature)=)[^&#]*", re.I
+)
+
+
+class UnsafeUrl(Exception):  # noqa: N818 - a refusal, not a fault
+    """A URL we do not call; the message names it, the reason and, where one exists, the way to allow it."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"refused {shown(url)}: {why}")
+        self.url = url
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL that may be called: in canonical form, without fragment; `host` is ASCII, without brackets."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def key(self) -> str:
+        """Name of the host in the slots database: `hostname:port`, the scheme's default port left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if DEFAULT_PORTS.get(self.scheme) == self.port else f"{host}:{self.port}"
+
+
+def is_public(address: Address) -> bool:
+    """True for a public unicast address of a host, and nothing else."""
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address not in _GLOBAL_UNICAST):
+        return False
+    return address.is_global and not any(address in network for network in _REFUSED)
+
+
+def shown(url: str) -> str:
+    """`url` as it may stand in a message: no user, password or secret, nothing unprintable, not too long."""
+    url = re.sub(r"^([^/?#]*//)[^/?#]*@", r"\1", url[: 4 * MAX_SHOWN_CHARACTERS])
+    url = _SECRET.sub(r"\1…", url)
+    url = "".join(character if character.isprintable() else "�" for character in url)
+    return url if len(url) <= MAX_SHOWN_CHARACTERS else url[: MAX_SHOWN_CHARACTERS - 1] + "…"
+
+
+def system_resolve(host: str, port: int) -> list[str]:
+    """Addresses of `host` as the system resolves it; raises OSError (gaierror)."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Guard:
+    """Judges URLs and addresses.
+
+    `allow` names networks that may be called although they are not public, at any port: for tests and private
+    deployments. `resolve` gives the addresses of a host name, and may block.
+    """
+
+    def __init__(
+        self,
+        allow: Sequence[Network] = (),
+        *,
+        ports: Collection[int] = frozenset((80, 443)),
+        schemes: Collection[str] = frozenset(("http", "https")),
+        resolve: Resolve = system_resolve,
+    ) -> None:
+        self._allow = tuple(allow)
+        self._ports = frozenset(ports)
+        self._schemes = frozenset(schemes)
+        self._resolve = resolve
+
+    def check_url(self, url: str) -> Target:
+        """Take `url` apart if it may be called as far as its text shows; raises UnsafeUrl."""
+        if len(url) > MAX_URL_CHARACTERS:
+            raise UnsafeUrl(url, f"it is longer than {MAX_URL_CHARACTERS} characters")
+        if _NOT_IN_A_URL.search(url):
+            raise UnsafeUrl(url, "it contains a blank, a control character or a backslash")
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise UnsafeUrl(url, str(error)) from error
+        if parts.scheme not in self._schemes:
+            raise UnsafeUrl(url, f"the scheme is not one of {', '.join(sorted(self._schemes))}")
+        if "@" in parts.netloc:
+            raise UnsafeUrl(url, "it contains a user or password")
+        host = _host(url, parts.hostname or "", bracketed=parts.netloc.startswith("["))
+        port = DEFAULT_PORTS[parts.scheme] if port is None else port
+        self._check_port(url, host, port)
+        target = Target("", parts.scheme, host, port)
+        query = f"?{parts.query}" if parts.query else ""
+        return Target(f"{parts.scheme}://{target.key}{parts.path or '/'}{query}", parts.scheme, host, port)
+
+    def addresses(self, host: str, port: int, stop: Stop, timeout: float) -> list[Address]:
+        """Addresses of `host` that may be connected to at `port`, in the resolver's order.
+
+        Raises UnsafeUrl when there is none, Interrupted on stop, TimeoutError after `timeout` seconds, and OSError
+        when the name cannot be resolved.
+        """
+        found = [ipaddress.ip_address(text) for text in self._look_up(host, port, stop, timeout)]
+        good = [address for address in found if self._may_connect(address, port)]
+        if not good:
+            listed = ", ".join(map(str, found[:4])) or "no address"
+            raise UnsafeUrl(f"//{host}:{port}", f"it resolves to {listed}; {_mend(port, found)}")
+        return good
+
+    def _check_port(self, url: str, host: str, port: int) -> None:
+        """Refuse an address or a port that no resolution could make good."""
+        literal = _literal(host)
+        if literal is not None and not self._may_connect(literal, port):
+            raise UnsafeUrl(url, _mend(port, [literal]))
+        if port not in self._ports and not self._allow:
+            raise UnsafeUrl(url, f"port {port} is not one of {', '.join(map(str, sorted(self._ports)))}")
+
+    def _may_connect(self, address: Address, port: int) -> bool:
+        if any(address in network for network in self._allow):
+            return True
+        return port in self._ports and is_public(address)
+
+    def _look_up(self, host: str, port: int, stop: Stop, timeout: float) -> list[str]:
+        if _literal(host) is not None:
+            return [host]
+        answer: list[str] = []
+        failure: list[OSError] = []
+        done = threading.Event()
+
+        def look_up() -> None:
+            try:
+                answer.extend(self._resolve(host, port))
+            except OSError as error:
+                failure.append(error)
+            except UnicodeError as error:
+                failure.append(OSError(f"{host} cannot be resolved: {error}"))
+            finally:
+                done.set()
+
+        threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+        end = time.monotonic() + timeout
+        while not done.wait(_RESOLVE_POLL_SECONDS):
+            stop.check()
+            if time.monotonic() > end:
+                raise TimeoutError(f"{host} was not resolved within {timeout:g} s")
+        stop.check()
+        if failure:
+            raise failure[0]
+        return answer
+
+
+def _host(url: str, host: str, *, bracketed: bool) -> str:
+    """Host of `url` in the one form we use: lower-case ASCII, no trailing dot; raises UnsafeUrl."""
+    if bracketed:
+        try:
+            if "%" in host:
+                raise ValueError("an IPv6 zone means something on one machine only")
+            return ipaddress.IPv6Address(host).compressed
+        except ValueError as error:
+            raise UnsafeUrl(url, f"bad IPv6 address: {error}") from error
+    try:
+        if not host.isascii():
+            host = idna.encode(host, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise UnsafeUrl(url, f"bad international host name: {error}") from error
+    host = host.lower().removesuffix(".")
+    labels = host.split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise UnsafeUrl(url, "the host name is missing or malformed")
+    if _NUMERIC.fullmatch(labels[-1]):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError as error:
+            raise UnsafeUrl(url, f"an IPv4 address must be four decimal numbers: {error}") from error
+    return host
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _mend(port: int, found: Sequence[Address]) -> str:
+    if all(map(is_public, found)) and found:
+        return f"port {port} is not one we call"
+    return "that is not a public address (to allow a network of your own: --allow-private CIDR)"

@@ -1,0 +1,253 @@
+# shellcheck shell=bash
+# tick.sh: what every tickwork wrapper does around one pass. Sourced by a wrapper, which has set TICK_*; never run.
+#
+# In the job's state folder:
+#   .halted   a human must look; anything of that name counts, also a directory or a dangling link
+#   .done     drained, written only after exit 0 of a job that drains
+#   .reserve  4096 written bytes that become .halted by a rename, so that halting needs neither space nor an inode
+#   .progress touched by the job when a unit is committed
+#   .tally    failures in a row, runs in a row without progress, time of the last progress (written under the lock)
+#   .skips    ticks skipped in all, skipped in a row, whether the halt was announced (written by any tick)
+# Both counters are rewritten in place at one width: that works on a full disk, and never leaves half a number.
+
+export TZ=UTC LC_ALL=C
+umask 027
+TICK_DIR=$TICK_STATE/jobs/$TICK_JOB
+TICK_RESERVE_BYTES=4096
+_tick_fds=() TICK_LOCK_FDS='' _tick_child='' _tick_stop='' _tick_told=0 _tick_row=0
+
+# tick_ready: go on only when not halted, not done, and able to halt.
+tick_ready() {
+  if [ "$EUID" -eq 0 ] && [ -n "${TICK_USER:-}" ] && [ "$TICK_USER" != root ]; then
+    exec setpriv --reuid "$TICK_USER" --regid "$TICK_USER" --init-groups -- "$0" "$@"
+  fi
+  { exec {_tick_log}>>"$TICK_LOG"; } 2>/dev/null || tick_cannot "cannot write the log $TICK_LOG"
+  [ -d "$TICK_DIR" ] || tick_cannot "the state folder $TICK_DIR is missing"
+  _tick_read .skips _tick_skips _tick_row _tick_told
+  if _tick_is_halted; then
+    [ "$_tick_told" -eq 1 ] || _tick_announce
+    tick_leave 4 halted 'halted earlier; see: tickwork explain '"$TICK_JOB"
+  fi
+  if [ -e "$TICK_DIR/.done" ]; then tick_leave 0 'done' 'drained earlier; nothing to do'; fi
+  [ -w "$TICK_DIR" ] || tick_cannot "the state folder $TICK_DIR is not writable"
+  _tick_full_reserve || _tick_rearmed
+  trap 'tick_stop' TERM INT HUP
+}
+
+# tick_lock NAME...: take all the locks, or leave; waits up to TICK_LOCK_WAIT seconds, for one busy lock at a time.
+tick_lock() {
+  local deadline=$((EPOCHSECONDS + TICK_LOCK_WAIT)) name fd busy left rc
+  while :; do
+    busy=''
+    for name in "$@"; do
+      [[ " $TICK_LOCK_FDS" == *" $name="* ]] && continue # the one waited for below
+      { exec {fd}<"$TICK_LOCK_DIR/$name"; } 2>/dev/null || tick_cannot "cannot open the lock $TICK_LOCK_DIR/$name" 66
+      _tick_fds+=("$fd")
+      flock -n -E 75 "$fd"
+      rc=$?
+      if [ "$rc" -eq 75 ]; then
+        busy=$name
+        break
+      fi
+      [ "$rc" -eq 0 ] || tick_cannot "flock on $TICK_LOCK_DIR/$name failed with $rc" 66
+      TICK_LOCK_FDS+="$name=$fd "
+    done
+    [ -n "$busy" ] || return 0
+    # Holding one lock while waiting for another is how two jobs stop each other for good: let all go first.
+    _tick_release
+    left=$((deadline - EPOCHSECONDS))
+    [ "$left" -gt 0 ] || _tick_skip "the lock $busy is busy"
+    exec {fd}<"$TICK_LOCK_DIR/$busy"
+    flock -w "$left" -E 75 "$fd" &
+    _tick_child=$!
+    _tick_await
+    [ -z "$_tick_stop" ] || tick_leave 3 more 'asked to stop while waiting for a lock'
+    [ "$TICK_RC" -eq 0 ] || _tick_skip "the lock $busy stayed busy for $TICK_LOCK_WAIT s"
+    _tick_fds=("$fd") TICK_LOCK_FDS="$busy=$fd "
+  done
+}
+
+# tick_run COMMAND...: one pass under the locks, in a process group of its own; sets TICK_RC.
+tick_run() {
+  _tick_started=$EPOCHSECONDS
+  export TICKWORK_WRAPPED=$TICK_JOB TICKWORK_LOCK_FDS=${TICK_LOCK_FDS% }
+  if [ -n "${TICK_FOREGROUND:-}" ]; then
+    timeout --preserve-status -k "$TICK_KILL_AFTER" "$TICK_TIMEOUT" "$@" &
+  else
+    timeout --preserve-status -k "$TICK_KILL_AFTER" "$TICK_TIMEOUT" "$@" </dev/null >&"$_tick_log" 2>&1 &
+  fi
+  _tick_child=$!
+  [ -z "$_tick_stop" ] || kill -TERM "$_tick_child" 2>/dev/null
+  _tick_await
+  # timeout leads the group: whatever the job left behind ends here, before anybody else can have the lock.
+  # Bounded, because a zombie that nobody reaps keeps its group alive without being able to do anything.
+  local _
+  for _ in {1..250}; do
+    kill -KILL -- "-$_tick_child" 2>/dev/null || break
+    sleep 0.02
+  done
+}
+
+# tick_end: record the outcome and make it last. Leaves the wrapper.
+tick_end() {
+  local failures idle progress now=$EPOCHSECONDS reason="exit $TICK_RC after $((EPOCHSECONDS - _tick_started)) s" outcome code=$TICK_RC
+  _tick_read .tally failures idle progress
+  idle=$((idle + 1))
+  if [ "$TICK_RC" -eq 0 ] || [ "$TICK_DIR/.progress" -nt "$TICK_DIR/.tally" ] || [ "$progress" -eq 0 ]; then
+    progress=$now idle=0
+  fi
+  case $TICK_RC in
+    0) outcome=drained failures=0 ;;
+    3) outcome=more failures=0 ;;
+    4) outcome=halted ;;
+    69) outcome=unreachable failures=0 ;;
+    75) outcome=busy ;;
+    *) outcome=crashed failures=$((failures + 1)) ;;
+  esac
+  _tick_write .tally "$failures" "$idle" "$progress"
+  _tick_read .skips _tick_skips _tick_row _tick_told # other ticks of this job were skipped meanwhile
+  _tick_write .skips "$_tick_skips" 0 0
+  if [ "$TICK_RC" -eq 4 ]; then
+    _tick_halt "$TICK_JOB asked to halt and gave no reason; see $TICK_LOG"
+  elif [ "$failures" -ge "$TICK_HALT_AFTER_FAILURES" ]; then
+    _tick_halt "$failures failures in a row, the last with exit $TICK_RC; see $TICK_LOG"
+  elif _tick_stalled "$idle" "$progress"; then
+    _tick_halt "no unit done and no success for $(((now - progress) / 86400)) days; see $TICK_LOG"
+  fi
+  if _tick_is_halted; then
+    outcome=halted code=4
+    _tick_announce
+  elif [ "$TICK_RC" -eq 0 ] && [ "$TICK_DRAINS" -eq 1 ]; then
+    printf '%(%FT%TZ)T drained\n' -1 >"$TICK_DIR/.done.new" && mv -T "$TICK_DIR/.done.new" "$TICK_DIR/.done" ||
+      reason+='; could not write .done'
+  fi
+  _tick_metrics "$now" "$TICK_RC" "$((now - _tick_started))"
+  _tick_release
+  tick_leave "$code" "$outcome" "$reason"
+}
+
+# tick_stop: TERM, INT or HUP came: hand it on; the job finishes its transaction and exits 3.
+tick_stop() {
+  _tick_stop=1
+  [ -z "$_tick_child" ] || kill -TERM "$_tick_child" 2>/dev/null
+}
+
+# tick_cannot REASON [CODE]: nothing can be done here; the one case besides a halt in which cron hears of it every time.
+tick_cannot() {
+  [ -z "${_tick_log:-}" ] || _tick_say unable "$1" 2>/dev/null
+  printf 'tickwork: %s cannot run: %s\n' "$TICK_JOB" "$1" >&2
+  _tick_exit "${2:-1}"
+}
+
+# tick_leave CODE OUTCOME REASON: one line in the log, and out.
+tick_leave() {
+  _tick_say "$2" "$3"
+  _tick_exit "$1"
+}
+
+_tick_exit() { if [ "${TICK_SCHEDULER:-cron}" = cron ]; then exit 0; else exit "$1"; fi; }
+
+_tick_say() {
+  printf 'time=%(%FT%TZ)T job=%s outcome=%s reason="%s"\n' -1 "$TICK_JOB" "$1" "${2//[\"$'\n']/ }" 2>/dev/null >&"$_tick_log"
+  [ -z "${TICK_FOREGROUND:-}" ] || printf 'tickwork: %s %s: %s\n' "$TICK_JOB" "$1" "$2" >&2
+}
+
+_tick_await() { # a trapped signal ends `wait` early: the child's own status is in the last one
+  local last
+  until
+    wait "$_tick_child"
+    TICK_RC=$?
+    ! kill -0 "$_tick_child" 2>/dev/null
+  do :; done
+  wait "$_tick_child" 2>/dev/null
+  last=$?
+  [ "$last" -eq 127 ] || TICK_RC=$last
+}
+
+_tick_release() {
+  local fd
+  for fd in "${_tick_fds[@]}"; do exec {fd}<&-; done
+  _tick_fds=() TICK_LOCK_FDS=''
+}
+
+_tick_is_halted() { [ -e "$TICK_DIR/.halted" ] || [ -L "$TICK_DIR/.halted" ]; }
+
+_tick_full_reserve() {
+  local content=''
+  [ -f "$TICK_DIR/.reserve" ] && [ ! -L "$TICK_DIR/.reserve" ] && [ -f "$TICK_DIR/.tally" ] && [ -f "$TICK_DIR/.skips" ] &&
+    IFS= read -r -N "$TICK_RESERVE_BYTES" content <"$TICK_DIR/.reserve" && [ "${#content}" -eq "$TICK_RESERVE_BYTES" ]
+}
+
+# No reserve means a new job, or an operator who removed .halted: start the counters afresh, and run only if all fits.
+_tick_rearmed() {
+  {
+    printf "%${TICK_RESERVE_BYTES}s" '' >"$TICK_DIR/.reserve.new" && sync "$TICK_DIR/.reserve.new" &&
+      _tick_write .tally 0 0 "$EPOCHSECONDS" && _tick_write .skips "$_tick_skips" 0 0 &&
+      mv -T "$TICK_DIR/.reserve.new" "$TICK_DIR/.reserve" && sync "$TICK_DIR"
+  } 2>/dev/null
+  _tick_full_reserve || tick_cannot "no room for the reserve in $TICK_DIR (full disk?)"
+}
+
+_tick_halt() {
+  _tick_is_halted && return
+  local line
+  printf -v line 'time=%(%FT%TZ)T job=%s reason="%s"' -1 "$TICK_JOB" "${1//[\"$'\n']/ }"
+  printf "%-$((TICK_RESERVE_BYTES - 1)).$((TICK_RESERVE_BYTES - 1))s\n" "$line" 1<>"$TICK_DIR/.reserve"
+  mv -T "$TICK_DIR/.reserve" "$TICK_DIR/.halted"
+  sync "$TICK_DIR/.halted" "$TICK_DIR"
+  _tick_is_halted || tick_cannot "must halt (${1}) but cannot write $TICK_DIR/.halted"
+}
+
+_tick_announce() { # the one line cron mails for a halt, whoever wrote the marker
+  local line=''
+  { read -r line <"$TICK_DIR/.halted"; } 2>/dev/null
+  printf 'tickwork: %s halted: %s. Then: tickwork explain %s\n' "$TICK_JOB" "${line:-no reason given}" "$TICK_JOB"
+  _tick_write .skips "$_tick_skips" 0 1
+}
+
+_tick_skip() { # REASON: the lock is busy; costs no Python
+  local failures idle progress
+  _tick_read .tally failures idle progress
+  _tick_skips=$((_tick_skips + 1)) _tick_row=$((_tick_row + 1))
+  _tick_write .skips "$_tick_skips" "$_tick_row" 0
+  if _tick_stalled "$_tick_row" "$progress"; then
+    _tick_halt "skipped $_tick_row times in a row and no progress for $(((EPOCHSECONDS - progress) / 86400)) days: $1"
+    _tick_announce
+    tick_leave 4 halted "$1"
+  fi
+  tick_leave 75 busy "$1"
+}
+
+# Days without a tick (a host that was off) are not a stall: three ticks in a row must have come to nothing.
+_tick_stalled() {
+  [ "$TICK_HALT_AFTER_STALLED" -gt 0 ] && [ "$1" -ge 3 ] && [ $((EPOCHSECONDS - $2)) -ge "$TICK_HALT_AFTER_STALLED" ]
+}
+
+_tick_read() { # FILE NAME NAME NAME: three numbers; a file that is missing or garbled counts as zeros
+  local a=0 b=0 c=0
+  { read -r a b c <"$TICK_DIR/$1"; } 2>/dev/null
+  [[ "$a$b$c" =~ ^[0-9]+$ ]] || a=0 b=0 c=0
+  printf -v "$2" %d "$((10#$a))"
+  printf -v "$3" %d "$((10#${b:-0}))"
+  printf -v "$4" %d "$((10#${c:-0}))"
+}
+
+_tick_write() { # FILE NUMBER NUMBER NUMBER
+  printf '%012d %012d %012d\n' "$2" "$3" "$4" 1<>"$TICK_DIR/$1"
+}
+
+_tick_metrics() { # NOW EXIT-CODE SECONDS: for node_exporter's textfile collector
+  [ -n "${TICK_METRICS:-}" ] || return 0
+  local halted=0 done=0 file=$TICK_METRICS/$TICK_JOB.tick.prom
+  _tick_is_halted && halted=1
+  [ -e "$TICK_DIR/.done" ] && done=1
+  {
+    printf 'tickwork_job_last_run_timestamp_seconds{job="%s"} %s\n' "$TICK_JOB" "$1"
+    printf 'tickwork_job_last_exit_code{job="%s"} %s\n' "$TICK_JOB" "$2"
+    printf 'tickwork_job_duration_seconds{job="%s"} %s\n' "$TICK_JOB" "$3"
+    printf 'tickwork_job_halted{job="%s"} %s\n' "$TICK_JOB" "$halted"
+    printf 'tickwork_job_done{job="%s"} %s\n' "$TICK_JOB" "$done"
+    printf 'tickwork_job_lock_skips_total{job="%s"} %s\n' "$TICK_JOB" "$_tick_skips"
+    printf 'tickwork_job_interval_seconds{job="%s"} %s\n' "$TICK_JOB" "$TICK_INTERVAL"
+  } 2>/dev/null >"$file.new" && mv -T "$file.new" "$file"
+}
