@@ -48,7 +48,7 @@ class Wrapper:
 
     def render(self) -> str:
         """The wrapper's text, as the role would install it."""
-        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701
+        environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
         environment.filters["quote"] = lambda value: shlex.quote(str(value))
         return environment.from_string(TEMPLATE.read_text()).render(
             ansible_managed="Managed by Ansible",

@@ -9,11 +9,13 @@ import datetime as dt
 import os
 import pwd
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tickwork.contract import database, processes
-from tickwork.contract.outcomes import Outcome
+from tickwork.contract.outcomes import OperatorError, Outcome
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS passes (
@@ -55,9 +57,14 @@ class Ledger:
     """The ledger of one state folder. Use as a context manager."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path = path
         self._connection = database.connect(path, read_only=read_only)
-        if not read_only:
-            self._connection.executescript(_SCHEMA)
+        try:
+            if not read_only:
+                self._connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise OperatorError(f"cannot write the ledger {path}: {error}") from error
 
     def __enter__(self) -> Ledger:
         return self
@@ -67,7 +74,7 @@ class Ledger:
 
     def open_pass(self, job: str, locks: str, host: str, bounds: str) -> int:
         """Close what killed passes left open, then open a row for this process; gives its id."""
-        with database.transaction(self._connection, "ledger") as connection:
+        with self._writing() as connection:
             for row in connection.execute(
                 "SELECT id, pid, pid_started, boot FROM passes WHERE ended IS NULL"
             ).fetchall():
@@ -105,7 +112,7 @@ class Ledger:
         reason: str,
     ) -> None:
         """Close the row `row` with its figures."""
-        with database.transaction(self._connection, "ledger") as connection:
+        with self._writing() as connection:
             connection.execute(
                 "UPDATE passes SET ended = ?, outcome = ?, units = ?, items = ?, size = ?, backlog = ?, reason = ?"
                 " WHERE id = ? AND ended IS NULL",
@@ -114,7 +121,7 @@ class Ledger:
 
     def record(self, job: str, action: str, why: str) -> None:
         """Note in the audit that the current user did `action` to `job`, and why."""
-        with database.transaction(self._connection, "ledger") as connection:
+        with self._writing() as connection:
             connection.execute(
                 "INSERT INTO audit (at, who, job, action, why) VALUES (?, ?, ?, ?, ?)",
                 (_now(), operator(), job, action, why),
@@ -147,6 +154,15 @@ class Ledger:
         """The newest operator actions on `job`: at, who, action, why."""
         query = "SELECT at, who, action, why FROM audit WHERE job = ? ORDER BY id DESC LIMIT ?"
         return self._connection.execute(query, (job, limit)).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; raises OperatorError when it cannot be written."""
+        try:
+            with database.transaction(self._connection, "ledger") as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise OperatorError(f"cannot write the ledger {self._path}: {error}") from error
 
 
 def operator() -> str:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from tickwork.contract.layout import Layout
 from tickwork.contract.outcomes import Busy, OperatorError
@@ -61,7 +62,7 @@ def _open(name: str, layout: Layout, inherited: dict[str, int], opened: contextl
         if layout.makes_locks:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(exist_ok=True)
-        if name in inherited and os.path.samestat(os.fstat(inherited[name]), path.stat()):
+        if name in inherited and _is_open_on(inherited[name], path):
             # Taking it again through the same open file is a no-op for the holder, and a proof that we are it.
             return inherited[name]
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -71,6 +72,13 @@ def _open(name: str, layout: Layout, inherited: dict[str, int], opened: contextl
     return descriptor
 
 
+def _is_open_on(descriptor: int, path: Path) -> bool:
+    """Whether `descriptor` is open on the file at `path`; a variable that outlived its wrapper names any number."""
+    with contextlib.suppress(OSError, OverflowError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
 def _inherited() -> dict[str, int]:
     pairs = (pair.partition("=") for pair in os.environ.get(INHERITED, "").split())
-    return {name: int(number) for name, _, number in pairs if number.isdigit()}
+    return {name: int(number) for name, _, number in pairs if number.isdecimal()}

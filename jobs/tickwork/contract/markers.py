@@ -94,10 +94,13 @@ class Markers:
                 raise OperatorError(f"{self.job} must halt ({reason}) but cannot write .halted: {error}") from error
 
     def finish(self) -> None:
-        """Write `.done`."""
+        """Write `.done`. Raises OperatorError."""
         fresh = self._path(".done.new")
-        _write_through(fresh, f"{_now()} drained\n".encode())
-        fresh.replace(self._path(".done"))
+        try:
+            _write_through(fresh, f"{_now()} drained\n".encode())
+            fresh.replace(self._path(".done"))
+        except OSError as error:
+            raise OperatorError(f"{self.job} drained but cannot write .done: {error}") from error
 
     def progressed(self) -> None:
         """Note that a unit was committed, for the count of days without one."""
@@ -134,8 +137,10 @@ class Markers:
         return self.folder / name
 
     def _read(self, name: str) -> str:
+        path = self._path(name)
         try:
-            return self._path(name).read_text(encoding="utf-8", errors="replace")
+            # A pipe or a device by that name would keep us reading for good.
+            return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         except OSError:
             return ""
 

@@ -22,13 +22,13 @@ from tickwork.contract.jobs import Job
 from tickwork.contract.layout import Layout
 from tickwork.contract.ledger import Ledger
 from tickwork.contract.markers import Markers
-from tickwork.contract.outcomes import Busy, OperatorError, Outcome, PassEnd
+from tickwork.contract.outcomes import Busy, Interrupted, OperatorError, Outcome, PassEnd
 from tickwork.contract.progress import progress
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Budget, Unit
 
 WRAPPED = "TICKWORK_WRAPPED"
-"""Environment variable in which a wrapper names the job it runs; the wrapper has looked at the markers already."""
+"""Environment variable in which a wrapper names the job it runs; the wrapper then writes `.done` itself."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Pass:
     def warn(self, message: str) -> None:
         """Tell the operator of something odd that does not stop the pass; one line in the log."""
         self.notes.append(message)
-        print(f"{self.job.name}: warning: {message}", file=sys.stderr, flush=True)
+        _tell(f"{self.job.name}: warning: {message}")
 
 
 Work = Callable[[Pass], Iterator[Unit]]
@@ -71,14 +71,20 @@ def run_pass(
     """
     wrapped = os.environ.get(WRAPPED, "") == job.name
     markers = Markers(layout.job(job.name))
-    if not wrapped and (refusal := _refusal(markers)):
-        print(refusal[1], file=sys.stderr)
-        return refusal[0]
+    if refusal := _refusal(markers):
+        return refusal
     markers.ready()
     stop = Stop()
     with contextlib.ExitStack() as held:
         held.enter_context(stop.on_signals())
-        descriptors = _take(job, layout, held, lock_wait, stop) if take_locks else ()
+        try:
+            descriptors = _take(job, layout, held, lock_wait, stop) if take_locks else ()
+        except Interrupted as end:
+            _tell(f"{job.name}: {end} while waiting for a lock")
+            return end.outcome
+        if refusal := _refusal(markers):  # the pass that had the lock may have halted or drained the job
+            return refusal
+        markers.ready()
         ledger = held.enter_context(Ledger(layout.database("ledger")))
         one_pass = Pass(job, budget, stop, markers.armed(), locks=descriptors)
         row = ledger.open_pass(job.name, " ".join(job.locks), host, _bounds(budget))
@@ -86,9 +92,10 @@ def run_pass(
         units, outcome, reason = _drive(one_pass, work, markers)
         if outcome is Outcome.HALTED:
             # Before the row is closed and before exit 4: a wrapper that was killed could not write it any more.
-            markers.halt(reason)
+            # Where it cannot be written, exit 4 still makes the wrapper try, and say so.
+            _attempt(lambda: markers.halt(reason))
         elif outcome is Outcome.DRAINED and job.drains and not wrapped:
-            markers.finish()
+            _attempt(markers.finish)
         ledger.close_pass(
             row,
             outcome,
@@ -112,20 +119,26 @@ def run_pass(
     return outcome
 
 
-def _refusal(markers: Markers) -> tuple[Outcome, str] | None:
-    """What a marker says against running at all: the outcome, and the line for whoever started it by hand."""
+def _refusal(markers: Markers) -> Outcome | None:
+    """What a marker says against running at all; whoever started the pass is told why.
+
+    Also under a wrapper, which has looked before: a variable that outlived its wrapper must not open a halted job.
+    """
     if markers.halted:
         why = markers.halted_reason() or "the marker gives no reason"
-        return (
-            Outcome.HALTED,
-            f'{markers.job} is halted: {why}. Mend it, then: tickwork rearm {markers.job} --why "..."',
-        )
+        _tell(f'{markers.job} is halted: {why}. Mend it, then: tickwork rearm {markers.job} --why "..."')
+        return Outcome.HALTED
     if markers.done:
-        return (
-            Outcome.DRAINED,
-            f'{markers.job} is done; to run it again: tickwork rearm {markers.job} --done --why "..."',
-        )
+        _tell(f'{markers.job} is done; to run it again: tickwork rearm {markers.job} --done --why "..."')
+        return Outcome.DRAINED
     return None
+
+
+def _attempt(write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OperatorError as error:
+        _tell(str(error))
 
 
 def _take(job: Job, layout: Layout, held: contextlib.ExitStack, lock_wait: float, stop: Stop) -> tuple[int, ...]:
@@ -164,6 +177,8 @@ def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, 
     except PassEnd as end:
         return units, end.outcome, str(end)
     except OperatorError as error:
+        if isinstance(error.__cause__, sqlite3.DatabaseError) and _is_damage(error.__cause__):
+            return units, *_storage_fault(error.__cause__)
         return units, Outcome.CRASHED, str(error)
     except sqlite3.DatabaseError as error:
         return units, *_storage_fault(error)
@@ -178,11 +193,16 @@ def _generator(work: Work, one_pass: Pass) -> Generator[Unit]:
 
 def _storage_fault(error: sqlite3.DatabaseError) -> tuple[Outcome, str]:
     """A damaged file is for a human; a full disk or a lock may be gone at the next tick, and counts as a failure."""
-    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if _is_damage(error):
         return Outcome.HALTED, f"the database is damaged: {error}. Restore it from a copy, then re-arm"
     if not isinstance(error, sqlite3.OperationalError):
         traceback.print_exception(error)
     return Outcome.CRASHED, f"database error: {error}"
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    # Python's own errors, such as that of a closed connection, have no code.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _bounds(budget: Budget) -> str:
@@ -202,4 +222,10 @@ def _say(job: Job, outcome: Outcome, reason: str, budget: Budget, seconds: float
         *([f"backlog={backlog}"] if backlog is not None else []),
         *([f'reason="{" ".join(reason.replace(chr(34), chr(39)).split())}"'] if reason else []),
     ]
-    print(" ".join(words), file=sys.stderr, flush=True)
+    _tell(" ".join(words))
+
+
+def _tell(line: str) -> None:
+    """Print to the log, or to whoever watches; a log that cannot be written costs the line, never the pass."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

@@ -15,6 +15,9 @@ from tickwork.contract.outcomes import Transient
 
 OAI = "{http://www.openarchives.org/OAI/2.0/}"
 
+_HEADER, _METADATA, _IDENTIFIER = OAI + "header", OAI + "metadata", OAI + "identifier"
+_DATESTAMP_TAG = OAI + "datestamp"
+
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,8}));")
 _DATESTAMP = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\dZ)?", re.ASCII)
@@ -160,20 +163,27 @@ def _root(text: bytes) -> etree._Element:
 
 
 def _record(element: etree._Element, url: str) -> Record:
-    header = element.find(OAI + "header")
+    header = metadata = None
+    for child in element:
+        if child.tag == _HEADER:
+            header = child
+        elif child.tag == _METADATA:
+            metadata = child
     if header is None:
         raise Unreadable(f"{url} answered with a record that has no header")
     bare = _header(header, url)
-    if bare.deleted:
+    if bare.deleted or metadata is None or not len(metadata):
         return bare
-    metadata = element.find(OAI + "metadata")
-    content = next(metadata.iterchildren(), None) if metadata is not None else None
-    return Record(bare.identifier, bare.datestamp, False, content)
+    return Record(bare.identifier, bare.datestamp, False, metadata[0])
 
 
 def _header(element: etree._Element, url: str) -> Record:
-    identifier = (element.findtext(OAI + "identifier") or "").strip()
-    datestamp = (element.findtext(OAI + "datestamp") or "").strip()
+    identifier = datestamp = ""
+    for child in element:
+        if child.tag == _IDENTIFIER:
+            identifier = (child.text or "").strip()
+        elif child.tag == _DATESTAMP_TAG:
+            datestamp = (child.text or "").strip()
     if not identifier or not _DATESTAMP.fullmatch(datestamp):
         raise Unreadable(f"{url} answered with a header without identifier or datestamp: {identifier!r}, {datestamp!r}")
     return Record(identifier, datestamp, element.get("status") == "deleted")

@@ -100,7 +100,7 @@ def _ask(
         state, why = ("gone", "") if error.code == "idDoesNotExist" else ("review", str(error))
     except Transient as fault:
         # Unreadable, 5xx, network: this record's trouble or the server's, told apart by whether others follow.
-        exhausted = item.attempts + 1 >= settings.max_attempts
+        exhausted = item.attempts + 1 >= settings.max_attempts and _is_up(oai)
         state, why = ("review" if exhausted else "retry"), str(fault)
     else:
         state, why = _judge(record, item.identifier)
@@ -109,6 +109,17 @@ def _ask(
             store.save([record])
         todo.settle(item, state, why)
     return state, why, size
+
+
+def _is_up(oai: OaiClient) -> bool:
+    """Whether the server answers at all: an outage is no record's fault, so none is given up while it lasts."""
+    try:
+        oai.identify()
+    except OaiError:
+        return True
+    except Transient:
+        return False
+    return True
 
 
 def _judge(record: Record, identifier: str) -> tuple[State, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tickwork.contract.outcomes import OperatorError
 
+_MARK = b"# tickwork identifiers "
 _HEAD = re.compile(r"# tickwork identifiers v1 source=(\S+) crawled=(\S+) count=(\d+) sha256=([0-9a-f]{64})")
 
 
@@ -77,6 +78,8 @@ def read(path: Path) -> Snapshot:
             raise OperatorError(
                 f"{path} is damaged or was cut off: it should have {match[3]} identifiers; copy it again"
             )
+    elif head.startswith(_MARK):
+        raise OperatorError(f"{path} is damaged or was cut off in its first line; copy it again")
     else:
         body = content
     try:

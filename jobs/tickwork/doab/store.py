@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,7 @@ WHERE excluded.datestamp >= records.datestamp
       ({", ".join(f"records.{name}" for name in CANONICAL[1:])})
 """  # noqa: S608 - the names are the constants above
 _EMPTY = Fields()
+_values = attrgetter(*_FIELDS)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -112,9 +114,9 @@ class DoabStore:
         fields = fields_of(record.metadata) if record.metadata is not None and not record.deleted else _EMPTY
         match = self._pattern.fullmatch(record.identifier)
         handle = match.groupdict().get("handle") if match else None
-        values = (
-            _encode(getattr(fields, name)).decode() if name in LISTS else getattr(fields, name) for name in _FIELDS
-        )
+        values = [
+            (_encode(value).decode() if value else "[]") if type(value) is list else value for value in _values(fields)
+        ]
         head = (record.identifier, handle or fields.handle or None, record.datestamp, int(record.deleted))
         return (*head, *values, now, now)
 

@@ -98,7 +98,10 @@ def run(context: typer.Context, job: JobName) -> None:
     if wanted.wrapper:
         # The wrapper's own exit code is for cron; this asks it for the outcome's, and to show what the job prints.
         environment = {**os.environ, "TICK_SCHEDULER": "hand", "TICK_FOREGROUND": "1"}
-        os.execve(wanted.wrapper, [wanted.wrapper], environment)  # noqa: S606 - no shell is wanted
+        try:
+            os.execve(wanted.wrapper, [wanted.wrapper], environment)  # noqa: S606 - no shell is wanted
+        except OSError as error:
+            raise OperatorError(f"cannot run {wanted.wrapper}: {error.strerror}; deploy {job} again") from error
     command = [sys.executable, "-m", "tickwork", *deployment.global_options, *wanted.command]
     os.execv(sys.executable, command)  # noqa: S606
 

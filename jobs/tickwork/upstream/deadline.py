@@ -15,8 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tickwork.contract.outcomes import Transient
+from tickwork.contract.outcomes import Interrupted, Transient
 from tickwork.contract.stop import Stop
+
+_CLOSED = "the session was closed"
 
 
 class Watch:
@@ -51,10 +53,12 @@ class Watch:
                 self._shut_down()
 
     def check(self) -> None:
-        """Raise Interrupted if a stop was requested, Transient if the deadline is over."""
+        """Raise Interrupted if a stop was requested or the session was closed, Transient if the deadline is over."""
         self._stop.check()
-        if self.cut or not self.remaining:
+        if not self.remaining:
             raise Transient(f"{self._url} was not answered in full within {self._seconds:g} s")
+        if self.cut:
+            raise Interrupted(_CLOSED)
 
     def cut_off(self) -> None:
         """Shut the socket down, and any that is covered later."""
@@ -98,16 +102,16 @@ class Watchdog:
 
     @contextmanager
     def watch(self, url: str, seconds: float) -> Iterator[Watch]:
-        """Watch the calling thread's request for `seconds`; raises Interrupted if a stop was already requested.
+        """Watch the calling thread's request for `seconds`; `url` is named in messages.
 
-        `url` is named in messages.
+        Raises Interrupted if a stop was requested or the session closed.
         """
         self.stop.check()
         watch = Watch(url, seconds, self.stop)
         self._local.watch = watch
         with self._lock:
             if self._closed:
-                raise RuntimeError("the upstream is closed")
+                raise Interrupted(_CLOSED)
             self._watches.add(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)

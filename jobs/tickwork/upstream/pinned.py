@@ -83,7 +83,8 @@ class _StrictResponse(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            self.fp = fp
+            if self.fp is not None:  # else it was closed, for a status line that is none
+                self.fp = fp
 
     def _read_next_chunk_size(self) -> int:
         line = self.fp.readline(_MAX_CHUNK_LINE)
@@ -104,6 +105,9 @@ class _WholeLines:
         if not line.endswith(b"\n"):
             raise http.client.RemoteDisconnected("the connection ended within the header")
         return line
+
+    def close(self) -> None:
+        self._fp.close()
 
 
 class _Pinned(HTTPConnection):

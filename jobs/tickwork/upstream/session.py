@@ -7,6 +7,7 @@ database holds all processes of the machine to that.
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -243,6 +244,7 @@ class Upstream:
         if status in _REDIRECTS and "Location" in headers:
             return self._redirected(target, headers["Location"])
         excerpt = _excerpt(response, watch)
+        self._stop.check()
         self._refuse_challenge(target, status, headers, excerpt)
         message = f"{shown(target.url)} answered {status}: {readable(excerpt)}"
         if status == 403:
@@ -276,7 +278,11 @@ class Upstream:
     def _redirected(self, target: Target, location: str) -> Target:
         # A header arrives as Latin-1, and servers that do not escape mean UTF-8.
         location = location.encode("latin-1").decode("utf-8", errors="replace")
-        new = self._guard.check_url(urldefrag(urljoin(target.url, location)).url)
+        try:
+            joined = urldefrag(urljoin(target.url, location)).url
+        except ValueError as error:
+            raise UnsafeUrl(location, f"{shown(target.url)} redirects there: {error}") from error
+        new = self._guard.check_url(joined)
         if target.scheme == "https" and new.scheme != "https":
             raise UnsafeUrl(new.url, f"{shown(target.url)} redirects from https to http")
         return new
@@ -317,7 +323,10 @@ def _with_params(url: str, params: Mapping[str, str] | None) -> str:
 def _excerpt(response: requests.Response, watch: Watch) -> bytes:
     """The beginning of the decoded body, as far as it can be had: it only serves a message."""
     taken = b""
-    with suppress(Incomplete, Undecodable, TooLarge):
-        for piece in Body(response.raw, response.headers, _EXCERPT_BYTES, lambda: watch.cut):
+    with suppress(Incomplete, Undecodable):
+        # No cap: the page may be of any size, we only look at its beginning.
+        for piece in Body(response.raw, response.headers, sys.maxsize, lambda: watch.cut):
             taken += piece
+            if len(taken) >= _EXCERPT_BYTES:
+                break
     return taken

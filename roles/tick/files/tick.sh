@@ -19,16 +19,11 @@ _tick_fds=() TICK_LOCK_FDS='' _tick_child='' _tick_stop='' _tick_told=0 _tick_ro
 # tick_ready: go on only when not halted, not done, and able to halt.
 tick_ready() {
   if [ "$EUID" -eq 0 ] && [ -n "${TICK_USER:-}" ] && [ "$TICK_USER" != root ]; then
-    exec setpriv --reuid "$TICK_USER" --regid "$TICK_USER" --init-groups -- "$0" "$@"
+    exec setpriv --reuid "$TICK_USER" --regid "$(id -g "$TICK_USER")" --init-groups -- "$0" "$@"
   fi
   { exec {_tick_log}>>"$TICK_LOG"; } 2>/dev/null || tick_cannot "cannot write the log $TICK_LOG"
   [ -d "$TICK_DIR" ] || tick_cannot "the state folder $TICK_DIR is missing"
-  _tick_read .skips _tick_skips _tick_row _tick_told
-  if _tick_is_halted; then
-    [ "$_tick_told" -eq 1 ] || _tick_announce
-    tick_leave 4 halted 'halted earlier; see: tickwork explain '"$TICK_JOB"
-  fi
-  if [ -e "$TICK_DIR/.done" ]; then tick_leave 0 'done' 'drained earlier; nothing to do'; fi
+  _tick_markers
   [ -w "$TICK_DIR" ] || tick_cannot "the state folder $TICK_DIR is not writable"
   _tick_full_reserve || _tick_rearmed
   trap 'tick_stop' TERM INT HUP
@@ -52,7 +47,12 @@ tick_lock() {
       [ "$rc" -eq 0 ] || tick_cannot "flock on $TICK_LOCK_DIR/$name failed with $rc" 66
       TICK_LOCK_FDS+="$name=$fd "
     done
-    [ -n "$busy" ] || return 0
+    if [ -z "$busy" ]; then
+      # Another tick of this job may have halted or drained it since tick_ready looked.
+      _tick_markers
+      _tick_full_reserve || _tick_rearmed
+      return 0
+    fi
     # Holding one lock while waiting for another is how two jobs stop each other for good: let all go first.
     _tick_release
     left=$((deadline - EPOCHSECONDS))
@@ -69,6 +69,7 @@ tick_lock() {
 
 # tick_run COMMAND...: one pass under the locks, in a process group of its own; sets TICK_RC.
 tick_run() {
+  [ -z "$_tick_stop" ] || tick_leave 3 more 'asked to stop before it began'
   _tick_started=$EPOCHSECONDS
   export TICKWORK_WRAPPED=$TICK_JOB TICKWORK_LOCK_FDS=${TICK_LOCK_FDS% }
   if [ -n "${TICK_FOREGROUND:-}" ]; then
@@ -106,17 +107,17 @@ tick_end() {
   esac
   _tick_write .tally "$failures" "$idle" "$progress"
   _tick_read .skips _tick_skips _tick_row _tick_told # other ticks of this job were skipped meanwhile
-  _tick_write .skips "$_tick_skips" 0 0
+  _tick_write .skips "$_tick_skips" 0 "$_tick_told"
   if [ "$TICK_RC" -eq 4 ]; then
     _tick_halt "$TICK_JOB asked to halt and gave no reason; see $TICK_LOG"
-  elif [ "$failures" -ge "$TICK_HALT_AFTER_FAILURES" ]; then
+  elif [ "$failures" -gt 0 ] && [ "$failures" -ge "$TICK_HALT_AFTER_FAILURES" ]; then
     _tick_halt "$failures failures in a row, the last with exit $TICK_RC; see $TICK_LOG"
   elif _tick_stalled "$idle" "$progress"; then
     _tick_halt "no unit done and no success for $(((now - progress) / 86400)) days; see $TICK_LOG"
   fi
   if _tick_is_halted; then
     outcome=halted code=4
-    _tick_announce
+    [ "$_tick_told" -eq 1 ] || _tick_announce
   elif [ "$TICK_RC" -eq 0 ] && [ "$TICK_DRAINS" -eq 1 ]; then
     printf '%(%FT%TZ)T drained\n' -1 >"$TICK_DIR/.done.new" && mv -T "$TICK_DIR/.done.new" "$TICK_DIR/.done" ||
       reason+='; could not write .done'
@@ -148,7 +149,7 @@ tick_leave() {
 _tick_exit() { if [ "${TICK_SCHEDULER:-cron}" = cron ]; then exit 0; else exit "$1"; fi; }
 
 _tick_say() {
-  printf 'time=%(%FT%TZ)T job=%s outcome=%s reason="%s"\n' -1 "$TICK_JOB" "$1" "${2//[\"$'\n']/ }" 2>/dev/null >&"$_tick_log"
+  { printf 'time=%(%FT%TZ)T job=%s outcome=%s reason="%s"\n' -1 "$TICK_JOB" "$1" "${2//[\"$'\n']/ }" 1>&"$_tick_log"; } 2>/dev/null
   [ -z "${TICK_FOREGROUND:-}" ] || printf 'tickwork: %s %s: %s\n' "$TICK_JOB" "$1" "$2" >&2
 }
 
@@ -168,6 +169,18 @@ _tick_release() {
   local fd
   for fd in "${_tick_fds[@]}"; do exec {fd}<&-; done
   _tick_fds=() TICK_LOCK_FDS=''
+}
+
+_tick_markers() { # leave if the job is halted (telling cron, if nobody has) or done
+  _tick_read .skips _tick_skips _tick_row _tick_told
+  if _tick_is_halted; then
+    [ "$_tick_told" -eq 1 ] || _tick_announce
+    tick_leave 4 halted 'halted earlier; see: tickwork explain '"$TICK_JOB"
+  fi
+  if [ -e "$TICK_DIR/.done" ]; then tick_leave 0 'done' 'drained earlier; nothing to do'; fi
+  # A halt that was lifted: the next one is news again. (An unusable folder is tick_ready's to complain about.)
+  [ "$_tick_told" -eq 0 ] || _tick_write .skips "$_tick_skips" "$_tick_row" 0 2>/dev/null
+  _tick_told=0
 }
 
 _tick_is_halted() { [ -e "$TICK_DIR/.halted" ] || [ -L "$TICK_DIR/.halted" ]; }
@@ -200,13 +213,14 @@ _tick_halt() {
 
 _tick_announce() { # the one line cron mails for a halt, whoever wrote the marker
   local line=''
-  { read -r line <"$TICK_DIR/.halted"; } 2>/dev/null
+  [ ! -f "$TICK_DIR/.halted" ] || { read -r line <"$TICK_DIR/.halted"; } 2>/dev/null # a pipe would keep us here
   printf 'tickwork: %s halted: %s. Then: tickwork explain %s\n' "$TICK_JOB" "${line:-no reason given}" "$TICK_JOB"
   _tick_write .skips "$_tick_skips" 0 1
 }
 
 _tick_skip() { # REASON: the lock is busy; costs no Python
   local failures idle progress
+  _tick_markers # a long wait may have seen a halt, and other ticks that were skipped
   _tick_read .tally failures idle progress
   _tick_skips=$((_tick_skips + 1)) _tick_row=$((_tick_row + 1))
   _tick_write .skips "$_tick_skips" "$_tick_row" 0
@@ -220,7 +234,7 @@ _tick_skip() { # REASON: the lock is busy; costs no Python
 
 # Days without a tick (a host that was off) are not a stall: three ticks in a row must have come to nothing.
 _tick_stalled() {
-  [ "$TICK_HALT_AFTER_STALLED" -gt 0 ] && [ "$1" -ge 3 ] && [ $((EPOCHSECONDS - $2)) -ge "$TICK_HALT_AFTER_STALLED" ]
+  [ "$TICK_HALT_AFTER_STALLED" -gt 0 ] && [ "$1" -ge 3 ] && [ "$2" -gt 0 ] && [ $((EPOCHSECONDS - $2)) -ge "$TICK_HALT_AFTER_STALLED" ]
 }
 
 _tick_read() { # FILE NAME NAME NAME: three numbers; a file that is missing or garbled counts as zeros

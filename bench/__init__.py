@@ -1,0 +1,1 @@
+"""Benchmarks: peers side by side on the same machine in the same minutes, ratios printed; never timed tests."""

@@ -1,0 +1,13 @@
+#!/bin/bash
+# A tour in two minutes: deploys with the real roles into .demo, without root and with nothing scheduled, starts a fake
+# OAI-PMH server on loopback, and ticks harvest and backfill through the real wrappers until they are drained.
+#   ./demo.sh               generated records
+#   ./demo.sh --data DIR    real records (doab_books_2018.csv and doab-check_test.xml in DIR)
+#   ./demo.sh --live        the real DOAB, one small pass
+set -euo pipefail
+cd "$(dirname "$0")"
+. scripts/environment.sh
+
+debian_packages flock=util-linux timeout=coreutils setpriv=util-linux
+python_environment deploy
+exec .venv/bin/python scripts/demo.py "$@"
