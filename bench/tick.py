@@ -1,6 +1,9 @@
 """What a skipped tick costs beside the bare flock it replaces, and what the console command costs beside its library.
 
-    python -m bench.tick [ROUNDS]
+    python -m bench.tick [ROUNDS [PYTHON]]
+
+PYTHON is the interpreter of an environment with tickwork and nothing else, as it is deployed: typer imports pydantic
+where it finds it, and the development tools bring it.
 
 Aims: a skipped tick 2 times `flock -n FILE true`, never above 3; `tickwork --version` and `status` 2.5 times
 `python -c "import typer"`.
@@ -48,13 +51,13 @@ def skipped(rounds: int, home: Path) -> None:
         print(line(name, seconds, note))
 
 
-def console(rounds: int, home: Path) -> None:
+def console(rounds: int, home: Path, python: str) -> None:
     """Starting the console command."""
-    tickwork = [sys.executable, "-m", "tickwork", "--state", str(home)]
+    tickwork = [python, "-m", "tickwork", "--state", str(home)]
     taken = in_turn(
         {
-            'python -c "import typer"': [sys.executable, "-c", "import typer"],
-            "tickwork --version": [sys.executable, "-m", "tickwork", "--version"],
+            'python -c "import typer"': [python, "-c", "import typer"],
+            "tickwork --version": [python, "-m", "tickwork", "--version"],
             "tickwork status": [*tickwork, "status"],
         },
         rounds,
@@ -69,7 +72,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if sys.argv[1:] else 100
     with tempfile.TemporaryDirectory() as folder:
         skipped(rounds, Path(folder))
-        console(max(5, rounds // 5), Path(folder) / "state")
+        console(max(5, rounds // 5), Path(folder) / "state", sys.argv[2] if sys.argv[2:] else sys.executable)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The tour behind ./demo.sh: deploy, tick, respect a hold, halt, re-arm, drain; the server's own judgement at the end."""
+"""The tour behind ./demo.sh: deploy, tick, respect a hold, halt, re-arm, drain; then the server judges our manners."""
 
 from __future__ import annotations
 
@@ -111,11 +111,12 @@ def deploy(settings: dict[str, object], ticks: list[dict[str, object]]) -> None:
 
 def tick(job: str) -> int:
     """One tick through the installed wrapper, as cron would do it; prints what cron would mail, and the outcome."""
+    before = len(log(job))
     done = subprocess.run(
         [JOBS / job], env={**os.environ, "TICK_SCHEDULER": "hand"}, capture_output=True, text=True, check=False
     )
-    passes = [line for line in log(job) if f"job={job} pass=" in line]
-    detail = passes[-1].split("pass=", 1)[1] if passes and done.returncode in (0, 3, 4) else ""
+    passes = [line.split("pass=", 1)[1] for line in log(job)[before:] if f"job={job} pass=" in line]
+    detail = passes[-1] if passes else "no pass was made"
     print(f"   tick {job}: exit {done.returncode} ({OUTCOMES.get(done.returncode, 'crashed')})  {detail}")
     for line in (done.stdout + done.stderr).splitlines():
         print(f"   mailed: {line}")

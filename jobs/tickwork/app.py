@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -50,8 +50,13 @@ class App:
         return jobs[name]
 
     @contextmanager
-    def upstream(self, name: str, policy: Policy, stop: Stop, private: Sequence[str] = ()) -> Iterator[Upstream]:
-        """The polite session with the remote service `name`; `private` are networks allowed besides the settings'."""
+    def upstream(
+        self, name: str, policy: Policy, stop: Stop, *, private: Sequence[str] = (), ports: Collection[int] = ()
+    ) -> Iterator[Upstream]:
+        """The polite session with the remote service `name`.
+
+        `private` are networks and `ports` are ports allowed besides the settings' and the usual ones.
+        """
         # Here and not above: `tickwork status` must not wait for an HTTP library.
         from tickwork.upstream.guard import Guard
         from tickwork.upstream.session import Upstream
@@ -66,7 +71,7 @@ class App:
             Upstream(
                 name,
                 slots=slots,
-                guard=Guard(networks),
+                guard=Guard(networks, ports={80, 443, *ports}),
                 stop=stop,
                 policy=policy,
                 contact=self.settings.contact,

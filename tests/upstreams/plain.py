@@ -33,11 +33,12 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
+    noted: Request
 
     def do_GET(self) -> None:
         plain = self.server.plain
         sni = getattr(self.connection, "asked_name", "")
-        request = Request(self.path, dict(self.headers), self.client_address[1], sni, time.monotonic())
+        self.noted = request = Request(self.path, dict(self.headers), self.client_address[1], sni, time.monotonic())
         with plain.lock:
             plain.requests.append(request)
             plain.at_once += 1
@@ -47,9 +48,14 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
         finally:
-            with plain.lock:
-                request.end = time.monotonic()
-                plain.at_once -= 1
+            self.ended()
+
+    def ended(self) -> None:
+        """Note the end of this request, once."""
+        with self.server.plain.lock:
+            if not self.noted.end:
+                self.noted.end = time.monotonic()
+                self.server.plain.at_once -= 1
 
     def send(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
         """One whole answer; underscores in header names become hyphens."""
@@ -58,7 +64,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **named}.items():
             self.send_header(name, value)
         self.end_headers()
-        # The end is recorded before the last byte leaves, so that it never looks later than it was.
+        # Noted before the last byte leaves: the client may be back before this thread runs again.
+        self.ended()
         self.wfile.write(body)
 
     def raw(self, data: bytes) -> None:

@@ -62,9 +62,14 @@ class Ledger:
         try:
             if not read_only:
                 self._connection.executescript(_SCHEMA)
+            elif not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit'").fetchone():
+                # Whoever made it was killed at once, or is about to go on: to a reader it is an empty one.
+                self._connection.close()
+                self._connection = database.connect(Path(":memory:"))
+                self._connection.executescript(_SCHEMA)
         except sqlite3.Error as error:
             self._connection.close()
-            raise OperatorError(f"cannot write the ledger {path}: {error}") from error
+            raise OperatorError(f"cannot {'read' if read_only else 'write'} the ledger {path}: {error}") from error
 
     def __enter__(self) -> Ledger:
         return self

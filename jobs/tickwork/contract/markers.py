@@ -84,7 +84,7 @@ class Markers:
         line = f'time={_now()} job={self.job} reason="{_one_line(reason)}"'
         try:
             with os.fdopen(os.open(self._path(".reserve"), os.O_WRONLY | os.O_CREAT, 0o640), "wb") as reserve:
-                reserve.write(line.encode()[: RESERVE_BYTES - 1].ljust(RESERVE_BYTES - 1) + b"\n")
+                reserve.write(line.encode(errors="replace")[: RESERVE_BYTES - 1].ljust(RESERVE_BYTES - 1) + b"\n")
                 reserve.flush()
                 os.fsync(reserve.fileno())
             self._path(".reserve").replace(self._path(".halted"))

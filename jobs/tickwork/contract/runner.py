@@ -90,6 +90,7 @@ def run_pass(
         row = ledger.open_pass(job.name, " ".join(job.locks), host, _bounds(budget))
         started = time.time()
         units, outcome, reason = _drive(one_pass, work, markers)
+        reason = reason.encode(errors="replace").decode()  # of an upstream's making, perhaps; the ledger wants UTF-8
         if outcome is Outcome.HALTED:
             # Before the row is closed and before exit 4: a wrapper that was killed could not write it any more.
             # Where it cannot be written, exit 4 still makes the wrapper try, and say so.

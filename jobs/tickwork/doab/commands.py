@@ -270,7 +270,8 @@ def _client(deployment: App, settings: DoabSettings, stop: Stop, private: list[s
         total_seconds=settings.total_seconds,
         max_bytes=settings.max_bytes,
     )
-    with deployment.upstream("doab", policy, stop, private or ()) as upstream:
+    port = urlsplit(settings.base_url).port  # an operator's own choice, unlike a URL out of data
+    with deployment.upstream("doab", policy, stop, private=private or (), ports=[port] if port else ()) as upstream:
         yield OaiClient(upstream, settings)
 
 

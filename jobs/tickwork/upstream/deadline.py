@@ -1,8 +1,8 @@
 """Ends requests in flight, at their total deadline or when the pass is asked to stop.
 
 A server that drips a header or a body byte by byte keeps every read within its timeout, for ever. So a thread of ours
-shuts the socket down from outside. What the reader then sees can look like an end in good order (a cut header even like
-a complete, empty 200), so `Watch.check` must be asked before an answer is believed.
+shuts the socket down from outside. What the reader then sees can look like an end in good order, so the flag `cut` must
+be asked before the end of a body is believed (`body`), and a header must end with its empty line (`pinned`).
 """
 
 from __future__ import annotations

@@ -225,8 +225,6 @@ class Upstream:
         self, response: requests.Response, target: Target, wanted: _Wanted, watch: Watch, tally: _Tally
     ) -> Answer | Target:
         """What the answer means to us; reads its body as far as that takes."""
-        if watch.cut:
-            raise Incomplete("its header was cut off")
         status, headers = response.status_code, response.headers
         tally.status = status
         tally.told = told_to_wait(headers, status, dt.datetime.now(dt.UTC), self.policy.max_hold)

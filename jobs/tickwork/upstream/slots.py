@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import secrets
+import random
 import sqlite3
 import threading
 import time
@@ -116,7 +116,6 @@ class Slots:
         self.path = path
         self._clock = clock
         self._lock = threading.Lock()
-        self._random = secrets.SystemRandom()
         self._connection = connect(path, synchronous="FULL", read_only=read_only, threads=True)
         self._prepare(read_only)
 
@@ -271,7 +270,7 @@ class Slots:
         return float(max(0.0, last + max(row["spacing"], policy.interval) - now))
 
     def _take(self, db: sqlite3.Connection, host: str, policy: Policy, now: float, deadline: float) -> Flight:
-        spacing = policy.interval + self._random.uniform(0.0, policy.jitter)
+        spacing = policy.interval + random.uniform(0.0, policy.jitter)  # noqa: S311 - a spread, no secret
         db.execute("UPDATE hosts SET next_allowed = ?, spacing = ? WHERE host = ?", (now + spacing, spacing, host))
         self._count(db, host, now, requests=1)
         pid = os.getpid()
