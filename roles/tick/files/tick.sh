@@ -60,6 +60,7 @@ tick_lock() {
     exec {fd}<"$TICK_LOCK_DIR/$busy"
     flock -w "$left" -E 75 "$fd" &
     _tick_child=$!
+    [ -z "$_tick_stop" ] || kill -TERM "$_tick_child" 2>/dev/null # asked before there was anybody to hand it to
     _tick_await
     [ -z "$_tick_stop" ] || tick_leave 3 more 'asked to stop while waiting for a lock'
     [ "$TICK_RC" -eq 0 ] || _tick_skip "the lock $busy stayed busy for $TICK_LOCK_WAIT s"
@@ -216,6 +217,7 @@ _tick_announce() { # the one line cron mails for a halt, whoever wrote the marke
   [ ! -f "$TICK_DIR/.halted" ] || { read -r line <"$TICK_DIR/.halted"; } 2>/dev/null # a pipe would keep us here
   printf 'tickwork: %s halted: %s. Then: tickwork explain %s\n' "$TICK_JOB" "${line:-no reason given}" "$TICK_JOB"
   _tick_write .skips "$_tick_skips" 0 1
+  _tick_metrics
 }
 
 _tick_skip() { # REASON: the lock is busy; costs no Python
@@ -250,15 +252,25 @@ _tick_write() { # FILE NUMBER NUMBER NUMBER
   printf '%012d %012d %012d\n' "$2" "$3" "$4" 1<>"$TICK_DIR/$1"
 }
 
-_tick_metrics() { # NOW EXIT-CODE SECONDS: for node_exporter's textfile collector
+# _tick_metrics [NOW EXIT-CODE SECONDS]: for node_exporter's textfile collector; without figures the last run's stay.
+_tick_metrics() {
   [ -n "${TICK_METRICS:-}" ] || return 0
-  local halted=0 done=0 file=$TICK_METRICS/$TICK_JOB.tick.prom
+  local halted=0 done=0 file=$TICK_METRICS/$TICK_JOB.tick.prom line kept=''
+  if [ $# -eq 0 ]; then
+    while read -r line; do
+      case $line in tickwork_job_last_* | tickwork_job_duration_*) kept+=$line$'\n' ;; esac
+    done 2>/dev/null <"$file"
+  else
+    printf -v kept 'tickwork_job_last_run_timestamp_seconds{job="%s"} %s\n' "$TICK_JOB" "$1"
+    printf -v line 'tickwork_job_last_exit_code{job="%s"} %s\n' "$TICK_JOB" "$2"
+    kept+=$line
+    printf -v line 'tickwork_job_duration_seconds{job="%s"} %s\n' "$TICK_JOB" "$3"
+    kept+=$line
+  fi
   _tick_is_halted && halted=1
   [ -e "$TICK_DIR/.done" ] && done=1
   {
-    printf 'tickwork_job_last_run_timestamp_seconds{job="%s"} %s\n' "$TICK_JOB" "$1"
-    printf 'tickwork_job_last_exit_code{job="%s"} %s\n' "$TICK_JOB" "$2"
-    printf 'tickwork_job_duration_seconds{job="%s"} %s\n' "$TICK_JOB" "$3"
+    printf '%s' "$kept"
     printf 'tickwork_job_halted{job="%s"} %s\n' "$TICK_JOB" "$halted"
     printf 'tickwork_job_done{job="%s"} %s\n' "$TICK_JOB" "$done"
     printf 'tickwork_job_lock_skips_total{job="%s"} %s\n' "$TICK_JOB" "$_tick_skips"
