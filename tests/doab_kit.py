@@ -1,4 +1,4 @@
-"""What the tests of the DOAB jobs share: a deployment in a folder, run in process or as a process, and what it holds."""
+"""What the tests of the DOAB jobs share: a deployment in a folder, how to run it, and what it holds."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from unittest import mock
 
 import pytest
 import typer
+
 from tests.upstreams.books import Book
 from tests.upstreams.oai import FakeOai
 from tests.upstreams.oai_records import utc_stamp
-
 from tickwork.cli import main
 
 CONTACT = "https://example.org/contact"
@@ -42,7 +42,7 @@ _trusted_once = mock.patch("ssl.create_default_context", cache(ssl.create_defaul
 class Clock:
     """The fake server's clock: stands still until it is moved."""
 
-    def __init__(self, now: dt.datetime = dt.datetime(2026, 10, 5, 12, 0, 0, tzinfo=dt.UTC)) -> None:  # noqa: B008
+    def __init__(self, now: dt.datetime = dt.datetime(2026, 10, 5, 12, 0, 0, tzinfo=dt.UTC)) -> None:
         self.now = now
 
     def __call__(self) -> dt.datetime:
@@ -206,7 +206,7 @@ class Site:
     def cursor(self) -> str:
         """The harvest's cursor, empty when there is none."""
         with self.db() as db:
-            row = db.execute("SELECT value FROM facts WHERE name = 'harvest cursor'").fetchone()
+            row = db.execute("SELECT value FROM facts WHERE name LIKE 'harvest cursor of %'").fetchone()
         return row[0] if row else ""
 
     def worklist(self) -> dict[str, str]:

@@ -467,3 +467,13 @@ def metrics(wrapper: Wrapper) -> dict[str, float]:
     found = re.findall(rf'^tickwork_job_(\w+)\{{job="{wrapper.name}"\}} (\d+)$', text, re.MULTILINE)
     assert len(found) == len(text.splitlines()), text
     return {name: float(value) for name, value in found}
+
+
+def test_a_halt_that_was_cut_short_before_the_rename_is_completed(tmp_path: Path) -> None:
+    wrapper = Wrapper(tmp_path, shell(f"echo x >>{tmp_path}/ran; exit 3"))
+    wrapper.tick()
+    (wrapper.dir / ".reserve").write_bytes(b'reason="the breaker opened"'.ljust(4095) + b"\n")
+    answer = wrapper.tick()
+    assert answer.stdout == "tickwork: job halted: the breaker opened. Then: tickwork explain job\n"
+    assert wrapper.halted
+    assert (tmp_path / "ran").read_text() == "x\n"

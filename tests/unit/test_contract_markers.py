@@ -41,7 +41,7 @@ def test_ready_leaves_a_full_reserve_and_the_counters_alone(markers: Markers) ->
     assert markers.failures() == 2
 
 
-@pytest.mark.parametrize("content", [None, b"", b" " * (RESERVE_BYTES - 1), b"x" * RESERVE_BYTES])
+@pytest.mark.parametrize("content", [None, b"", b" " * (RESERVE_BYTES - 1), b"x" * (RESERVE_BYTES - 1)])
 def test_a_reserve_that_is_not_whole_is_made_anew(markers: Markers, content: bytes | None) -> None:
     reserve = markers.folder / ".reserve"
     reserve.unlink()
@@ -49,6 +49,13 @@ def test_a_reserve_that_is_not_whole_is_made_anew(markers: Markers, content: byt
         reserve.write_bytes(content)
     markers.ready()
     assert reserve.read_bytes() == b" " * RESERVE_BYTES
+
+
+def test_a_halt_that_was_cut_short_before_the_rename_is_completed(markers: Markers) -> None:
+    (markers.folder / ".reserve").write_bytes(b'reason="the breaker opened"'.ljust(RESERVE_BYTES))
+    markers.ready()
+    assert markers.halted
+    assert markers.halted_reason() == "the breaker opened"
 
 
 def test_without_room_for_the_reserve_the_job_may_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

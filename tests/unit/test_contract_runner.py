@@ -254,7 +254,7 @@ def test_a_unit_yielded_inside_a_transaction_is_a_crash_and_is_rolled_back(layou
             yield Unit()
 
     assert run_pass(JOB, work, Budget(), layout) is Outcome.CRASHED
-    assert "unit yielded inside a transaction of ['store']" in last(layout).reason
+    assert "unit yielded inside a transaction of store" in last(layout).reason
     assert last(layout).units == 0
     assert store.canonical() == []
     assert database.open_transactions() == []

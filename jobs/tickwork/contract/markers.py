@@ -63,7 +63,13 @@ class Markers:
         """Make sure that the job could halt: a usable folder and a full reserve. Raises OperatorError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self._read(".reserve") == " " * RESERVE_BYTES and self._path(".tally").exists():
+            reserve = self._read(".reserve")
+            if len(reserve) == RESERVE_BYTES and reserve.strip():
+                # A reason in it: whoever was halting was killed before the rename.
+                self._path(".reserve").replace(self._path(".halted"))
+                self._sync()
+                return
+            if reserve == " " * RESERVE_BYTES and self._path(".tally").exists():
                 return
             fresh = self._path(".reserve.new")
             _write_through(fresh, b" " * RESERVE_BYTES)

@@ -163,7 +163,8 @@ def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, 
             contextlib.closing(_generator(work, one_pass)) as source,
         ):
             for unit in source:
-                assert not open_transactions(), f"unit yielded inside a transaction of {open_transactions()}"
+                if unfinished := open_transactions():
+                    raise RuntimeError(f"unit yielded inside a transaction of {', '.join(unfinished)}")
                 if unit.progress and not progressed:
                     markers.progressed()
                     progressed = True

@@ -20,7 +20,7 @@ _DATESTAMP_TAG = OAI + "datestamp"
 
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,8}));")
-_DATESTAMP = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\dZ)?", re.ASCII)
+_DATESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d:\d\d)(?:\.\d+)?Z)?", re.ASCII)
 
 
 class Unreadable(Transient):
@@ -69,6 +69,8 @@ class Page:
     size: int | None = None
     cleaned: bool = False
     """True if illegal characters had to be removed to read it."""
+    broken: int = 0
+    """How many headers had no usable identifier or datestamp, and were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,17 @@ def page(body: bytes, verb: str, url: str) -> Page:
     if listing is None:
         raise Unreadable(f"{url} answered without a {verb} element")
     if verb == "ListRecords":
-        records = [_record(element, url) for element in listing.iterchildren(OAI + "record")]
+        listed = [_record(element) for element in listing.iterchildren(OAI + "record")]
     else:
-        records = [_header(element, url) for element in listing.iterchildren(OAI + "header")]
+        listed = [_header(element) for element in listing.iterchildren(OAI + "header")]
+    records = [record for record in listed if record is not None]
     token, size = None, None
     element = listing.find(OAI + "resumptionToken")
     if element is not None:
         size = _number(element.get("completeListSize"))
         if value := (element.text or "").strip():
             token = Token(value, size, _number(element.get("cursor")), element.get("expirationDate", ""))
-    return Page(_response_date(root, url), records, token, size, cleaned)
+    return Page(_response_date(root, url), records, token, size, cleaned, len(listed) - len(records))
 
 
 def record(body: bytes, url: str) -> Record:
@@ -135,7 +138,10 @@ def record(body: bytes, url: str) -> Record:
     element = root.find(f"{OAI}GetRecord/{OAI}record")
     if element is None:
         raise Unreadable(f"{url} answered without a record")
-    return _record(element, url)
+    read = _record(element)
+    if read is None:
+        raise Unreadable(f"{url} answered with a record without identifier or datestamp")
+    return read
 
 
 def identity(body: bytes, url: str) -> Identity:
@@ -162,31 +168,31 @@ def _root(text: bytes) -> etree._Element:
     return etree.fromstring(text, parser)
 
 
-def _record(element: etree._Element, url: str) -> Record:
+def _record(element: etree._Element) -> Record | None:
     header = metadata = None
     for child in element:
         if child.tag == _HEADER:
             header = child
         elif child.tag == _METADATA:
             metadata = child
-    if header is None:
-        raise Unreadable(f"{url} answered with a record that has no header")
-    bare = _header(header, url)
-    if bare.deleted or metadata is None or not len(metadata):
+    bare = _header(header) if header is not None else None
+    if bare is None or bare.deleted or metadata is None or not len(metadata):
         return bare
     return Record(bare.identifier, bare.datestamp, False, metadata[0])
 
 
-def _header(element: etree._Element, url: str) -> Record:
+def _header(element: etree._Element) -> Record | None:
     identifier = datestamp = ""
     for child in element:
         if child.tag == _IDENTIFIER:
             identifier = (child.text or "").strip()
         elif child.tag == _DATESTAMP_TAG:
             datestamp = (child.text or "").strip()
-    if not identifier or not _DATESTAMP.fullmatch(datestamp):
-        raise Unreadable(f"{url} answered with a header without identifier or datestamp: {identifier!r}, {datestamp!r}")
-    return Record(identifier, datestamp, element.get("status") == "deleted")
+    stamp = _DATESTAMP.fullmatch(datestamp)
+    if not identifier or not stamp:
+        return None
+    whole_seconds = f"{stamp[1]}{stamp[2]}Z" if stamp[2] else stamp[1]
+    return Record(identifier, whole_seconds, element.get("status") == "deleted")
 
 
 def _response_date(root: etree._Element, url: str) -> str:

@@ -83,6 +83,7 @@ def backfill(
             raise Transient(f"{faults} records in a row failed, the last with: {why}")
     if left := todo.backlog():
         raise Transient(f"{left} records wait to be tried again, the first at {todo.next_due()[:19]}Z")
+    breaker.drained()
     if reviews := len(todo.reviews()):
         one_pass.warn(f"drained, but {reviews} records need a human: tickwork doab stats")
 

@@ -10,6 +10,8 @@ from tickwork.doab.settings import DoabSettings
 
 WINDOW = 100
 """Outcomes looked back at."""
+FEW = 5
+"""So many reviews are a few, whatever share of a short worklist they are."""
 REVIEW_SAMPLE = 50
 """Outcomes needed before the share of reviews counts."""
 
@@ -30,6 +32,14 @@ class Breaker:
         if outcome in ("ok", "gone", "review"):
             self._last.append(outcome)
         self.check()
+
+    def drained(self) -> None:
+        """At the end of the worklist: raises Halt when too many of the last outcomes were for review."""
+        review = self._last.count("review")
+        if review >= FEW and review > self._settings.review_rate * len(self._last):
+            raise Halt(
+                f"drained, but {review} of the last {len(self._last)} records cannot be used: tickwork doab stats"
+            )
 
     def check(self) -> None:
         """Raise Halt if the breaker is open."""

@@ -31,7 +31,8 @@ MAX_EMPTY_PAGES = 10
 class Plan:
     """What to list: the verb, the bounds as the operator gave them, and how large a window may be.
 
-    `origin` is all that makes two crawls the same one; `closing` adds a last window over what changed meanwhile.
+    `origin` is all that makes two crawls the same one; `closing` adds a last window over what changed meanwhile, and
+    over the `overlap_days` before, because repositories index late.
     """
 
     verb: str
@@ -40,6 +41,7 @@ class Plan:
     window_items: int
     miscount_rate: float
     closing: bool = False
+    overlap_days: int = 0
 
 
 def crawl(
@@ -56,7 +58,10 @@ def crawl(
     """
     state = CrawlState(store.connection, plan.verb)
     if state.origin() != plan.origin:
-        identity = oai.identify()
+        try:
+            identity = oai.identify()
+        except OaiError as error:
+            raise Halt(f"{oai.base_url} answered Identify with {error}. Check base_url") from error
         first, last = plan.bounds(identity)
         with store.transaction():
             state.begin(plan.origin, identity.response_date, [(first, last)] if first <= last else [])
@@ -66,7 +71,7 @@ def crawl(
         if not plan.closing or state.closing():
             return
         with store.transaction():
-            state.add_closing()
+            state.add_closing(plan.overlap_days)
 
 
 def _read(
@@ -89,6 +94,8 @@ def _read(
         return
     if page.cleaned:
         warn(f"illegal characters removed from the list {window.first} to {window.last}")
+    if page.broken:
+        warn(f"{page.broken} records without identifier or datestamp passed over, {window.first} to {window.last}")
     if plan.verb == "ListRecords":
         _tell_of_hollow(page, warn)
     if trouble := _trouble(state, window, page):
@@ -147,6 +154,8 @@ def _too_long(plan: Plan, window: Window, page: Page) -> tuple[tuple[str, str], 
 
 def _trouble(state: CrawlState, window: Window, page: Page) -> str:
     """Why this page cannot belong to a list in good order, or an empty string."""
+    if not page.records and not page.broken and page.token is None and window.pages == 0:
+        return "the server sent an empty list instead of saying that nothing matches"
     if page.token and (page.token.value == window.token or state.used(window, page.token.value)):
         return "the server gave a resumption token twice"
     if page.records and window.pages and state.knows_all(window, page.records):
@@ -197,8 +206,4 @@ def _again(
 
 
 def _expired(expires: str) -> bool:
-    try:
-        moment = dt.datetime.fromisoformat(expires)
-    except ValueError:
-        return False
-    return moment.replace(tzinfo=moment.tzinfo or dt.UTC) <= dt.datetime.now(dt.UTC)
+    return bool(expires) and dt.datetime.fromisoformat(expires) <= dt.datetime.now(dt.UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,13 +58,14 @@ class CrawlState:
         """Forget the crawl and all it has seen."""
         self._connection.execute("DELETE FROM crawls WHERE verb = ?", (self._verb,))
 
-    def add_closing(self) -> None:
-        """Add a window from the end of the last one to the server's latest clock: what changed during the crawl."""
+    def add_closing(self, overlap_days: int) -> None:
+        """Add a window from shortly before the end of the last one to the server's latest clock."""
         row = self._connection.execute("SELECT max(last) FROM windows WHERE verb = ?", (self._verb,)).fetchone()
         last = row[0] or self.first_response()
         until = str(self._crawl("last_response"))[: len(last)]
         if until > last:
-            self._add([(dates.after(last), until)])
+            first = dates.parse(last) - dt.timedelta(days=overlap_days)
+            self._add([(dates.shown(first, day=len(last) == len("2022-01-31")), until)])
         self._connection.execute("UPDATE crawls SET closing = 1 WHERE verb = ?", (self._verb,))
 
     def next_window(self) -> Window | None:
@@ -82,7 +84,8 @@ class CrawlState:
             " datestamp = excluded.datestamp, deleted = excluded.deleted WHERE excluded.datestamp >= datestamp",
             [(window.id, record.identifier, record.datestamp, int(record.deleted)) for record in page.records],
         )
-        token, expires = (page.token.value, page.token.expires) if page.token else ("", "")
+        token = page.token.value if page.token else ""
+        expires = _by_our_clock(page.token.expires, page.response_date) if page.token else ""
         if token:
             self._connection.execute("INSERT OR IGNORE INTO tokens VALUES (?, ?)", (window.id, token))
         self._connection.execute(
@@ -166,3 +169,13 @@ class CrawlState:
     def _forget(self, window: Window) -> None:
         for table in ("seen", "tokens"):
             self._connection.execute(f"DELETE FROM {table} WHERE window = ?", (window.id,))  # noqa: S608
+
+
+def _by_our_clock(expires: str, response_date: str) -> str:
+    """When a token expires, by our clock: the server's may be wrong by hours. Empty for what is no date."""
+    try:
+        moment = dt.datetime.fromisoformat(expires)
+    except ValueError:
+        return ""
+    life = moment.replace(tzinfo=moment.tzinfo or dt.UTC) - dates.parse(response_date)
+    return (dt.datetime.now(dt.UTC) + life).isoformat()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 from tickwork.contract.outcomes import OperatorError
+
+_FORM = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:Z|\+00:00))?", re.ASCII)
 
 
 def parse(text: str, what: str = "date") -> dt.datetime:
     """`2022-01-31` or `2022-01-31T12:00:00Z` as UTC; OperatorError names `what` for anything else."""
     try:
+        if not _FORM.fullmatch(text):
+            raise ValueError(text)
         parsed = dt.datetime.fromisoformat(text)
     except ValueError as error:
         raise OperatorError(f"{what} {text!r} is neither YYYY-MM-DD nor YYYY-MM-DDThh:mm:ssZ") from error
@@ -39,9 +44,3 @@ def halves(first: str, last: str) -> tuple[tuple[str, str], tuple[str, str]] | N
         return None
     middle = begin + step * (steps // 2)
     return (first, shown(middle, day=day)), (shown(middle + step, day=day), last)
-
-
-def after(text: str) -> str:
-    """The first datestamp after `text`, to the same granularity."""
-    day = len(text) == len("2022-01-31")
-    return shown(parse(text) + (dt.timedelta(days=1) if day else dt.timedelta(seconds=1)), day=day)

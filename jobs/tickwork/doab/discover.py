@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tickwork.contract.outcomes import Halt
+from tickwork.contract.outcomes import Halt, OperatorError
 from tickwork.contract.units import Unit
 from tickwork.doab import dates, snapshots
 from tickwork.doab.answers import Identity
@@ -59,11 +59,19 @@ def discover(
         return identity.earliest, dates.shown(dates.parse(identity.response_date), day=day)
 
     origin = f"{oai.base_url} {settings.prefix} {settings.set}"
-    plan = Plan(VERB, origin, everything, settings.window_items, settings.miscount_rate, closing=True)
+    plan = Plan(
+        VERB,
+        origin,
+        everything,
+        settings.window_items,
+        settings.miscount_rate,
+        closing=True,
+        overlap_days=settings.overlap_days,
+    )
     yield from crawl(store, oai, plan, lambda records: None, warn)
     state = CrawlState(store.connection, VERB)
     active, deleted = list(state.seen(deleted=False)), list(state.seen(deleted=True))
-    shrunk = _shrunk(files, len(active), settings)
+    shrunk = _shrunk(files, len(active), settings, warn)
     targets = files if not shrunk else SnapshotFiles(_suspect(files.active), _suspect(files.deleted))
     crawled = state.first_response()
     # The deleted first: whoever sees a new .active file finds the whole snapshot.
@@ -75,10 +83,14 @@ def discover(
         raise Halt(shrunk)
 
 
-def _shrunk(files: SnapshotFiles, active: int, settings: DoabSettings) -> str:
+def _shrunk(files: SnapshotFiles, active: int, settings: DoabSettings, warn: Callable[[str], None]) -> str:
     if not files.active.exists():
         return "" if active else "the crawl found no active record at all. Check base_url, prefix and set"
-    before = len(snapshots.read(files.active).identifiers)
+    try:
+        before = len(snapshots.read(files.active).identifiers)
+    except OperatorError as error:
+        warn(f"the snapshot before cannot be compared with: {error}")
+        return ""
     if before - active <= settings.shrink_rate * before:
         return ""
     return (

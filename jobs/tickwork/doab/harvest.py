@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 
+from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.units import Unit
 from tickwork.doab import dates
 from tickwork.doab.answers import Identity
@@ -15,7 +16,7 @@ from tickwork.doab.settings import DoabSettings
 from tickwork.doab.store import DoabStore
 
 VERB = "ListRecords"
-CURSOR = "harvest cursor"
+CURSOR = "harvest cursor of {base_url} {prefix} {set}"
 
 
 def harvest(
@@ -34,12 +35,15 @@ def harvest(
     first answer less `overlap_days`, and only after a complete list that left no gap behind it. An interrupted
     harvest goes on at the next pass; one with other bounds replaces it.
     """
+    if first and last and dates.parse(first, "--from") > dates.parse(last, "--until"):
+        raise OperatorError(f"--from {first} is later than --until {last}")
     state = CrawlState(store.connection, VERB)
     asked = " ".join((oai.base_url, settings.prefix, settings.set, first, last))
     # Without bounds of its own, a pass goes on with whatever was interrupted on this server.
     running = state.origin()
     origin = running if running.startswith(f"{oai.base_url} ") and not first and not last else asked
-    cursor = store.fact(CURSOR)
+    cursor_name = CURSOR.format(base_url=oai.base_url, prefix=settings.prefix, set=settings.set)
+    cursor = store.fact(cursor_name)
 
     def bounds(identity: Identity) -> tuple[str, str]:
         day = identity.day_granularity
@@ -49,9 +53,9 @@ def harvest(
     plan = Plan(VERB, origin, bounds, settings.window_items, settings.miscount_rate)
     yield from crawl(store, oai, plan, store.save, warn)
     with store.transaction():
-        if _moves_cursor(origin, store.fact(CURSOR)):
+        if _moves_cursor(origin, store.fact(cursor_name)):
             moved = dates.parse(state.first_response()) - dt.timedelta(days=settings.overlap_days)
-            store.remember(CURSOR, dates.shown(moved, day=False))
+            store.remember(cursor_name, dates.shown(moved, day=False))
         state.drop()
 
 

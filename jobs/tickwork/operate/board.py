@@ -114,7 +114,7 @@ def _state(
         return "done", "drained", markers.since(".done")
     if hold:
         return "held", hold.why, hold.since
-    if markers.failures():
+    if markers.failures() and (last is None or last.outcome in (Outcome.CRASHED.value, Outcome.KILLED.value)):
         return (
             "failing",
             f"{markers.failures()} failures in a row: {last.reason if last else ''}",

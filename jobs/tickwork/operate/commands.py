@@ -115,7 +115,8 @@ def rearm(
 ) -> None:
     """Clear a job's halt after its cause is mended; the reason goes into the audit."""
     deployment: App = context.obj
-    deployment.job(job)
+    if not deployment.layout.job(job).is_dir():  # a job that is no longer deployed may still be halted
+        deployment.job(job)
     _must_say_why(why)
     markers = Markers(deployment.layout.job(job))
     if not markers.halted and not (done and markers.done):

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # tick.sh: what every tickwork wrapper does around one pass. Sourced by a wrapper, which has set TICK_*; never run.
+# What comes after the locks are taken is in tick-pass.sh: most ticks are skipped, and reading it takes longest.
 #
 # In the job's state folder:
 #   .halted   a human must look; anything of that name counts, also a directory or a dangling link
@@ -25,7 +26,7 @@ tick_ready() {
   [ -d "$TICK_DIR" ] || tick_cannot "the state folder $TICK_DIR is missing"
   _tick_markers
   [ -w "$TICK_DIR" ] || tick_cannot "the state folder $TICK_DIR is not writable"
-  _tick_full_reserve || _tick_rearmed
+  _tick_full_reserve || _tick_rarely _tick_rearmed
   trap 'tick_stop' TERM INT HUP
 }
 
@@ -50,13 +51,14 @@ tick_lock() {
     if [ -z "$busy" ]; then
       # Another tick of this job may have halted or drained it since tick_ready looked.
       _tick_markers
-      _tick_full_reserve || _tick_rearmed
+      _tick_rarely _tick_full_reserve || _tick_rearmed
       return 0
     fi
     # Holding one lock while waiting for another is how two jobs stop each other for good: let all go first.
     _tick_release
     left=$((deadline - EPOCHSECONDS))
     [ "$left" -gt 0 ] || _tick_skip "the lock $busy is busy"
+    _tick_rarely : # now: while it waits, an upgrade may replace the files
     exec {fd}<"$TICK_LOCK_DIR/$busy"
     flock -w "$left" -E 75 "$fd" &
     _tick_child=$!
@@ -66,66 +68,6 @@ tick_lock() {
     [ "$TICK_RC" -eq 0 ] || _tick_skip "the lock $busy stayed busy for $TICK_LOCK_WAIT s"
     _tick_fds=("$fd") TICK_LOCK_FDS="$busy=$fd "
   done
-}
-
-# tick_run COMMAND...: one pass under the locks, in a process group of its own; sets TICK_RC.
-tick_run() {
-  [ -z "$_tick_stop" ] || tick_leave 3 more 'asked to stop before it began'
-  _tick_started=$EPOCHSECONDS
-  export TICKWORK_WRAPPED=$TICK_JOB TICKWORK_LOCK_FDS=${TICK_LOCK_FDS% }
-  if [ -n "${TICK_FOREGROUND:-}" ]; then
-    timeout --preserve-status -k "$TICK_KILL_AFTER" "$TICK_TIMEOUT" "$@" &
-  else
-    timeout --preserve-status -k "$TICK_KILL_AFTER" "$TICK_TIMEOUT" "$@" </dev/null >&"$_tick_log" 2>&1 &
-  fi
-  _tick_child=$!
-  [ -z "$_tick_stop" ] || kill -TERM "$_tick_child" 2>/dev/null
-  _tick_await
-  # timeout leads the group: whatever the job left behind ends here, before anybody else can have the lock.
-  # Bounded, because a zombie that nobody reaps keeps its group alive without being able to do anything.
-  local _
-  for _ in {1..250}; do
-    kill -KILL -- "-$_tick_child" 2>/dev/null || break
-    sleep 0.02
-  done
-}
-
-# tick_end: record the outcome and make it last. Leaves the wrapper.
-tick_end() {
-  local failures idle progress now=$EPOCHSECONDS reason="exit $TICK_RC after $((EPOCHSECONDS - _tick_started)) s" outcome code=$TICK_RC
-  _tick_read .tally failures idle progress
-  idle=$((idle + 1))
-  if [ "$TICK_RC" -eq 0 ] || [ "$TICK_DIR/.progress" -nt "$TICK_DIR/.tally" ] || [ "$progress" -eq 0 ]; then
-    progress=$now idle=0
-  fi
-  case $TICK_RC in
-    0) outcome=drained failures=0 ;;
-    3) outcome=more failures=0 ;;
-    4) outcome=halted ;;
-    69) outcome=unreachable failures=0 ;;
-    75) outcome=busy ;;
-    *) outcome=crashed failures=$((failures + 1)) ;;
-  esac
-  _tick_write .tally "$failures" "$idle" "$progress"
-  _tick_read .skips _tick_skips _tick_row _tick_told # other ticks of this job were skipped meanwhile
-  _tick_write .skips "$_tick_skips" 0 "$_tick_told"
-  if [ "$TICK_RC" -eq 4 ]; then
-    _tick_halt "$TICK_JOB asked to halt and gave no reason; see $TICK_LOG"
-  elif [ "$failures" -gt 0 ] && [ "$failures" -ge "$TICK_HALT_AFTER_FAILURES" ]; then
-    _tick_halt "$failures failures in a row, the last with exit $TICK_RC; see $TICK_LOG"
-  elif _tick_stalled "$idle" "$progress"; then
-    _tick_halt "no unit done and no success for $(((now - progress) / 86400)) days; see $TICK_LOG"
-  fi
-  if _tick_is_halted; then
-    outcome=halted code=4
-    [ "$_tick_told" -eq 1 ] || _tick_announce
-  elif [ "$TICK_RC" -eq 0 ] && [ "$TICK_DRAINS" -eq 1 ]; then
-    printf '%(%FT%TZ)T drained\n' -1 >"$TICK_DIR/.done.new" && mv -T "$TICK_DIR/.done.new" "$TICK_DIR/.done" ||
-      reason+='; could not write .done'
-  fi
-  _tick_metrics "$now" "$TICK_RC" "$((now - _tick_started))"
-  _tick_release
-  tick_leave "$code" "$outcome" "$reason"
 }
 
 # tick_stop: TERM, INT or HUP came: hand it on; the job finishes its transaction and exits 3.
@@ -145,6 +87,14 @@ tick_cannot() {
 tick_leave() {
   _tick_say "$2" "$3"
   _tick_exit "$1"
+}
+
+_tick_rarely() { # COMMAND...: run what tick-pass.sh defines
+  # shellcheck source=roles/tick/files/tick-pass.sh disable=SC1091
+  if ! declare -F tick_run >/dev/null; then
+    . "${BASH_SOURCE[0]%/*}/tick-pass.sh" || tick_cannot "tick-pass.sh is missing beside tick.sh"
+  fi
+  "$@"
 }
 
 _tick_exit() { if [ "${TICK_SCHEDULER:-cron}" = cron ]; then exit 0; else exit "$1"; fi; }
@@ -175,7 +125,7 @@ _tick_release() {
 _tick_markers() { # leave if the job is halted (telling cron, if nobody has) or done
   _tick_read .skips _tick_skips _tick_row _tick_told
   if _tick_is_halted; then
-    [ "$_tick_told" -eq 1 ] || _tick_announce
+    [ "$_tick_told" -eq 1 ] || _tick_rarely _tick_announce
     tick_leave 4 halted 'halted earlier; see: tickwork explain '"$TICK_JOB"
   fi
   if [ -e "$TICK_DIR/.done" ]; then tick_leave 0 'done' 'drained earlier; nothing to do'; fi
@@ -189,45 +139,20 @@ _tick_is_halted() { [ -e "$TICK_DIR/.halted" ] || [ -L "$TICK_DIR/.halted" ]; }
 _tick_full_reserve() {
   local content=''
   [ -f "$TICK_DIR/.reserve" ] && [ ! -L "$TICK_DIR/.reserve" ] && [ -f "$TICK_DIR/.tally" ] && [ -f "$TICK_DIR/.skips" ] &&
-    IFS= read -r -N "$TICK_RESERVE_BYTES" content <"$TICK_DIR/.reserve" && [ "${#content}" -eq "$TICK_RESERVE_BYTES" ]
-}
-
-# No reserve means a new job, or an operator who removed .halted: start the counters afresh, and run only if all fits.
-_tick_rearmed() {
-  {
-    printf "%${TICK_RESERVE_BYTES}s" '' >"$TICK_DIR/.reserve.new" && sync "$TICK_DIR/.reserve.new" &&
-      _tick_write .tally 0 0 "$EPOCHSECONDS" && _tick_write .skips "$_tick_skips" 0 0 &&
-      mv -T "$TICK_DIR/.reserve.new" "$TICK_DIR/.reserve" && sync "$TICK_DIR"
-  } 2>/dev/null
-  _tick_full_reserve || tick_cannot "no room for the reserve in $TICK_DIR (full disk?)"
-}
-
-_tick_halt() {
-  _tick_is_halted && return
-  local line
-  printf -v line 'time=%(%FT%TZ)T job=%s reason="%s"' -1 "$TICK_JOB" "${1//[\"$'\n']/ }"
-  printf "%-$((TICK_RESERVE_BYTES - 1)).$((TICK_RESERVE_BYTES - 1))s\n" "$line" 1<>"$TICK_DIR/.reserve"
-  mv -T "$TICK_DIR/.reserve" "$TICK_DIR/.halted"
-  sync "$TICK_DIR/.halted" "$TICK_DIR"
-  _tick_is_halted || tick_cannot "must halt (${1}) but cannot write $TICK_DIR/.halted"
-}
-
-_tick_announce() { # the one line cron mails for a halt, whoever wrote the marker
-  local line=''
-  [ ! -f "$TICK_DIR/.halted" ] || { read -r line <"$TICK_DIR/.halted"; } 2>/dev/null # a pipe would keep us here
-  printf 'tickwork: %s halted: %s. Then: tickwork explain %s\n' "$TICK_JOB" "${line:-no reason given}" "$TICK_JOB"
-  _tick_write .skips "$_tick_skips" 0 1
-  _tick_metrics
+    IFS= read -r -N "$TICK_RESERVE_BYTES" content <"$TICK_DIR/.reserve" && [ "${#content}" -eq "$TICK_RESERVE_BYTES" ] || return 1
+  # A reason in it: whoever was halting was killed before the rename.
+  [[ "$content" != *[!\ ]* ]] || { mv -T "$TICK_DIR/.reserve" "$TICK_DIR/.halted" && _tick_markers; }
 }
 
 _tick_skip() { # REASON: the lock is busy; costs no Python
+  # shellcheck disable=SC2034 # only the time of the last progress counts here
   local failures idle progress
   _tick_markers # a long wait may have seen a halt, and other ticks that were skipped
   _tick_read .tally failures idle progress
   _tick_skips=$((_tick_skips + 1)) _tick_row=$((_tick_row + 1))
   _tick_write .skips "$_tick_skips" "$_tick_row" 0
   if _tick_stalled "$_tick_row" "$progress"; then
-    _tick_halt "skipped $_tick_row times in a row and no progress for $(((EPOCHSECONDS - progress) / 86400)) days: $1"
+    _tick_rarely _tick_halt "skipped $_tick_row times in a row, no progress for $(((EPOCHSECONDS - progress) / 86400)) days: $1"
     _tick_announce
     tick_leave 4 halted "$1"
   fi
@@ -242,7 +167,7 @@ _tick_stalled() {
 _tick_read() { # FILE NAME NAME NAME: three numbers; a file that is missing or garbled counts as zeros
   local a=0 b=0 c=0
   { read -r a b c <"$TICK_DIR/$1"; } 2>/dev/null
-  [[ "$a$b$c" =~ ^[0-9]+$ ]] || a=0 b=0 c=0
+  case $a$b$c in '' | *[!0-9]*) a=0 b=0 c=0 ;; esac
   printf -v "$2" %d "$((10#$a))"
   printf -v "$3" %d "$((10#${b:-0}))"
   printf -v "$4" %d "$((10#${c:-0}))"
@@ -250,30 +175,4 @@ _tick_read() { # FILE NAME NAME NAME: three numbers; a file that is missing or g
 
 _tick_write() { # FILE NUMBER NUMBER NUMBER
   printf '%012d %012d %012d\n' "$2" "$3" "$4" 1<>"$TICK_DIR/$1"
-}
-
-# _tick_metrics [NOW EXIT-CODE SECONDS]: for node_exporter's textfile collector; without figures the last run's stay.
-_tick_metrics() {
-  [ -n "${TICK_METRICS:-}" ] || return 0
-  local halted=0 done=0 file=$TICK_METRICS/$TICK_JOB.tick.prom line kept=''
-  if [ $# -eq 0 ]; then
-    while read -r line; do
-      case $line in tickwork_job_last_* | tickwork_job_duration_*) kept+=$line$'\n' ;; esac
-    done 2>/dev/null <"$file"
-  else
-    printf -v kept 'tickwork_job_last_run_timestamp_seconds{job="%s"} %s\n' "$TICK_JOB" "$1"
-    printf -v line 'tickwork_job_last_exit_code{job="%s"} %s\n' "$TICK_JOB" "$2"
-    kept+=$line
-    printf -v line 'tickwork_job_duration_seconds{job="%s"} %s\n' "$TICK_JOB" "$3"
-    kept+=$line
-  fi
-  _tick_is_halted && halted=1
-  [ -e "$TICK_DIR/.done" ] && done=1
-  {
-    printf '%s' "$kept"
-    printf 'tickwork_job_halted{job="%s"} %s\n' "$TICK_JOB" "$halted"
-    printf 'tickwork_job_done{job="%s"} %s\n' "$TICK_JOB" "$done"
-    printf 'tickwork_job_lock_skips_total{job="%s"} %s\n' "$TICK_JOB" "$_tick_skips"
-    printf 'tickwork_job_interval_seconds{job="%s"} %s\n' "$TICK_JOB" "$TICK_INTERVAL"
-  } 2>/dev/null >"$file.new" && mv -T "$file.new" "$file"
 }
