@@ -1,4 +1,4 @@
-"""Deploying with the real roles into a folder: no root, no scheduler, a few seconds."""
+"""Deploying with the real roles into a folder: no root, nothing scheduled on this machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,24 @@ import pytest
 
 from tests.wrappers import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-PLAYBOOK = Path(sys.executable).parent / "ansible-playbook"
+TOOLS = Path(sys.executable).parent
+
+HARVEST = "doab-harvest"
+BACKFILL = "doab-backfill"
+
+
+def play(inventory: Path, root: Path, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "TICKWORK_DEMO_PREFIX": str(root), "ANSIBLE_FORCE_COLOR": "0"}
+    return subprocess.run(
+        [TOOLS / "ansible-playbook", "playbooks/site.yml", "-i", inventory, "-e", json.dumps(variables), *options],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class Deployment:
@@ -26,37 +41,24 @@ class Deployment:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def play(self, book: str = "site.yml", *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "TICKWORK_DEMO_PREFIX": str(self.root), "ANSIBLE_FORCE_COLOR": "0"}
-        return subprocess.run(
-            [PLAYBOOK, f"playbooks/{book}", "-i", "inventory/demo", "-e", json.dumps(variables), *options],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def deploy(self, *options: str, **variables: Any) -> int:
-        """Deploy; gives the number of tasks that changed something."""
-        done = self.play("site.yml", *options, **variables)
+    def deploy(self, *options: str, **variables: Any) -> list[str]:
+        """Deploy; gives the names of the tasks that changed something."""
+        done = play(ROOT / "inventory" / "demo", self.root, *options, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
-        return int(re.search(r"changed=(\d+)", done.stdout)[1])
+        tasks = done.stdout.split("\nTASK [")
+        return [task.partition("]")[0] for task in tasks if "\nchanged: [localhost]" in task]
 
-    def refused(self, **variables: Any) -> str:
-        """Try to deploy what must be refused; gives what was said, on one line."""
-        done = self.play("site.yml", **variables)
-        assert done.returncode != 0, done.stdout
-        return " ".join((done.stdout + done.stderr).split())
-
-    def registry(self) -> dict[str, Any]:
-        return tomllib.loads((self.root / "etc/tickwork/tickwork.toml").read_text())["jobs"]
+    def settings(self) -> dict[str, Any]:
+        return tomllib.loads((self.root / "etc/tickwork/tickwork.toml").read_text())
 
     def wrapper(self, job: str) -> Path:
         return self.root / "usr/local/lib/tickwork/jobs" / job
 
     def state(self, job: str) -> Path:
         return self.root / "var/lib/tickwork/jobs" / job
+
+    def entry(self, job: str) -> Path:
+        return self.root / "etc/cron.d" / f"tickwork-{job}"
 
     def files(self) -> set[str]:
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*")} if self.root.exists() else set()
@@ -67,84 +69,118 @@ def deployment(tmp_path: Path) -> Deployment:
     return Deployment(tmp_path / "root")
 
 
-def test_a_second_run_changes_nothing(deployment: Deployment) -> None:
-    assert deployment.deploy("--check") > 0
-    assert deployment.files() == set(), "check mode wrote something"
-    assert deployment.deploy() > 0
+def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: Deployment) -> None:
+    odd = {"quoted": 'a "b" \\ c', "list": ["ü", "😀"], "nested": {"deep": True, "number": 1.5}}
+    variables = {"doab_settings": odd, "tickwork_overrides": {HARVEST: {"schedule": "H H(1-5) * * *"}}}
+    assert deployment.deploy("--check", **variables)
+    assert deployment.files() == set()
+    assert deployment.deploy(**variables)
     before = deployment.files()
-    assert deployment.deploy() == 0
-    assert deployment.deploy("--check") == 0
+    assert deployment.deploy("--diff", **variables) == []
     assert deployment.files() == before
 
+    # The registry says what is deployed, and every value of the settings is the one that was given.
+    settings = deployment.settings()
+    assert settings["doab"] == odd
+    assert set(settings["jobs"]) == {HARVEST, BACKFILL}
+    assert re.fullmatch(r"\d+ [1-5] \* \* \*", settings["jobs"][HARVEST]["schedule"])
+    assert settings["jobs"][BACKFILL]["command"] == ["doab", "backfill", "--limit", "500", "--seconds", "1080"]
 
-def test_the_registry_is_the_settings_that_tickwork_reads(deployment: Deployment) -> None:
-    odd = {"quoted": 'a "b" \\ c', "list": ["ü", "😀"], "nested": {"deep": True, "number": 1.5}}
-    deployment.deploy(doab_settings=odd, tickwork_overrides={"doab-harvest": {"schedule": "H H(1-5) * * *"}})
-    document = tomllib.loads((deployment.root / "etc/tickwork/tickwork.toml").read_text())
-    assert document["doab"] == odd
-    assert set(document["jobs"]) == {"doab-harvest", "doab-backfill"}
-    assert re.fullmatch(r"\d+ [1-5] \* \* \*", document["jobs"]["doab-harvest"]["schedule"])
-    assert document["jobs"]["doab-backfill"]["command"] == ["doab", "backfill", "--limit", "500", "--seconds", "1080"]
-
-
-def test_a_removed_job_loses_its_wrapper_and_keeps_its_state(deployment: Deployment) -> None:
-    extra = {"name": "extra", "command": "doab harvest", "locks": ["doab-oai"], "schedule": "0 5 * * *"}
-    deployment.deploy(tickwork_ticks=[extra])
-    assert deployment.wrapper("extra").exists()
-    (deployment.state("extra") / ".halted").write_text("kept")
-    deployment.deploy()
-    assert not deployment.wrapper("extra").exists()
-    assert "extra" not in deployment.registry()
-    assert (deployment.state("extra") / ".halted").read_text() == "kept"
-    assert deployment.wrapper("doab-harvest").exists()
+    scripts = [deployment.root / "usr/local/bin/tickwork", deployment.wrapper(HARVEST), deployment.wrapper(BACKFILL)]
+    for tool in (["shellcheck"], ["shfmt", "-d", "-i", "2", "-ci"]):
+        done = subprocess.run([TOOLS / tool[0], *tool[1:], *scripts], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_job_goes_on_the_schedule_and_off_it(deployment: Deployment) -> None:
-    entry = deployment.root / "etc/cron.d/tickwork-doab-backfill"
+def test_a_job_goes_on_the_schedule_off_it_and_away_and_its_state_stays(deployment: Deployment) -> None:
     deployment.deploy(tickwork_scheduler="cron")
+    entry = deployment.entry(BACKFILL)
     lines = entry.read_text().splitlines()
     assert entry.read_text().endswith("\n")
     assert entry.stat().st_mode & 0o777 == 0o644
     assert lines[-1].split()[:5] == ["*/30", "*", "*", "*", "*"]
-    assert lines[-1].endswith(str(deployment.wrapper("doab-backfill")))
-    (deployment.state("doab-backfill") / ".done").write_text("kept")
+    assert lines[-1].endswith(str(deployment.wrapper(BACKFILL)))
+    (deployment.state(BACKFILL) / ".halted").write_text("kept")
 
-    deployment.deploy(tickwork_scheduler="cron", tickwork_overrides={"doab-backfill": {"armed": False}})
+    deployment.deploy(tickwork_scheduler="cron", tickwork_overrides={BACKFILL: {"armed": False}})
     assert not entry.exists()
-    assert not deployment.registry()["doab-backfill"]["armed"]
-    assert deployment.wrapper("doab-backfill").exists(), "an unarmed job can be run by hand"
-    assert (deployment.state("doab-backfill") / ".done").read_text() == "kept"
-    assert (deployment.root / "etc/cron.d/tickwork-doab-harvest").exists()
+    assert not deployment.settings()["jobs"][BACKFILL]["armed"]
+    assert deployment.wrapper(BACKFILL).exists(), "an unarmed job can be run by hand"
+    assert deployment.entry(HARVEST).exists()
 
-    deployment.deploy(tickwork_sources=[])
-    assert not (deployment.root / "etc/cron.d/tickwork-doab-harvest").exists()
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ({"timeout": "29m"}, "may run 1740 s and 120 s more until it is killed, but ticks every 1800 s"),
-        ({"timout": "20m"}, "these keys mean nothing: timout"),
-        ({"timeout": "20 minutes"}, "timeout: '20 minutes' is not a duration"),
-        ({"schedule": "0 0 30 2 *"}, "never ticks"),
-        ({"schedule": ""}, "it needs a schedule"),
-        ({"lock_wait": "30m"}, "must not wait 30m for its locks"),
-        ({"locks": ["doab-oai", "../etc"]}, "a lock's name is"),
-    ],
-)
-def test_a_job_that_cannot_work_is_refused_by_name_before_anything_is_installed(
-    deployment: Deployment, override: dict[str, Any], words: str
-) -> None:
-    said = deployment.refused(tickwork_overrides={"doab-backfill": override})
-    assert "doab-backfill" in said
-    assert words in said
-    assert deployment.files() == set()
+    deployment.deploy(tickwork_scheduler="cron", tickwork_sources=[])
+    assert not deployment.entry(HARVEST).exists()
+    assert not deployment.wrapper(HARVEST).exists()
+    assert not deployment.wrapper(BACKFILL).exists()
+    assert "jobs" not in deployment.settings()
+    assert (deployment.state(BACKFILL) / ".halted").read_text() == "kept"
+    assert deployment.state(HARVEST).is_dir()
 
 
-def test_deployed_shell_is_clean(deployment: Deployment) -> None:
-    deployment.deploy()
-    tools = Path(sys.executable).parent
-    scripts = [deployment.root / "usr/local/bin/tickwork", deployment.wrapper("doab-harvest")]
-    for command in ([tools / "shellcheck"], [tools / "shfmt", "-d", "-i", "2", "-ci"]):
-        done = subprocess.run([*command, *scripts], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+def job(**override: Any) -> dict[str, Any]:
+    return {"tickwork_overrides": {BACKFILL: override}}
+
+
+# What each host of one inventory has wrong, and what is said about it.
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "late": (
+        job(timeout="29m"),
+        "doab-backfill may run 1740 s and 120 s more until it is killed, but ticks every 1800 s",
+    ),
+    "unknown": (
+        job(timout="20m"),
+        "doab-backfill: a name is lower-case letters, digits and dashes, and these keys mean nothing: timout",
+    ),
+    "duration": (job(timeout="20 minutes"), "doab-backfill: timeout: '20 minutes' is not a duration"),
+    "date": (job(schedule="0 0 30 2 *"), "doab-backfill: the schedule '0 0 30 2 *' never ticks"),
+    "unscheduled": (job(schedule=""), "doab-backfill is armed; it needs a schedule"),
+    "waiting": (job(lock_wait="30m"), "doab-backfill drains, so it comes back at the next tick and must not wait 30m"),
+    "lock": (job(locks=["doab-oai", "../etc"]), "doab-backfill: a lock's name is lower-case letters"),
+    "broken": (job(command=["doab", "two\nlines"]), "no word and no value of the environment has a line break"),
+    "starving": (
+        {"tickwork_overrides": {HARVEST: {"lock_wait": "22m"}}},
+        "doab-harvest waits 1320 s for its locks, but doab-backfill may hold them for 1320 s in turn",
+    ),
+    "twin": (
+        {"tickwork_ticks": [{"name": HARVEST, "command": "doab harvest"}], "tickwork_armed": False},
+        "Two jobs of twin have one name",
+    ),
+    "first": ({}, "doab-harvest is armed on first and second, which speak to one upstream"),
+    "second": ({}, "doab-harvest is armed on first and second, which speak to one upstream"),
+}
+OTHERS = {"elsewhere": {"doab_upstream": "another server"}, "resting": {"doab_armed": False}}
+
+
+def test_what_cannot_work_is_refused_by_name_before_anything_is_installed(tmp_path: Path) -> None:
+    # A host of each kind; their wrong jobs fail before their rivals are looked for, so `first` has just one.
+    hosts = {
+        name: {
+            "tickwork_root": str(tmp_path / name),
+            **({} if name in ("first", "second") else {"doab_upstream": name}),
+            **wrong,
+        }
+        for name, (wrong, _) in REFUSED.items()
+    }
+    hosts |= {name: {"tickwork_root": str(tmp_path / name), **variables} for name, variables in OTHERS.items()}
+    common = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "tickwork_become": False,
+        "tickwork_sources": ["doab"],
+        "tickwork_armed": True,
+        "tickwork_scheduler": "manual",
+        "tickwork_venv_existing": sys.prefix,
+    }
+    inventory = tmp_path / "hosts.json"
+    inventory.write_text(json.dumps({"tickwork": {"hosts": hosts, "vars": common}}))
+    # The first host alone must see the second, although the play is limited to one of them.
+    said = " ".join(play(inventory, tmp_path, "--limit", "first").stdout.split())
+    assert REFUSED["first"][1] in said
+    done = play(inventory, tmp_path, "--limit", "all", "--check")
+    said = " ".join(done.stdout.split())
+    for name, (_, words) in REFUSED.items():
+        assert re.search(rf"(fatal|failed): \[{name}\]", said), name
+        assert words in said, name
+        assert not (tmp_path / name).exists()
+    for name in OTHERS:
+        assert not re.search(rf"(fatal|failed): \[{name}\]", said), name

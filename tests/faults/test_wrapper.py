@@ -172,7 +172,7 @@ def test_the_reserve_is_looked_at_before_the_lock(tmp_path: Path) -> None:
     wrapper.tick()
     (tmp_path / "lock" / "shared").unlink()
     (wrapper.dir / ".reserve").unlink()
-    (wrapper.dir / ".reserve.new").mkdir()
+    (wrapper.dir / ".reserve").mkdir()
     answer = wrapper.tick()
     assert answer.returncode == 1
     assert "no room for the reserve" in answer.stderr

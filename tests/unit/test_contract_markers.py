@@ -30,7 +30,7 @@ def test_ready_makes_folder_reserve_and_counters(markers: Markers) -> None:
     assert (markers.failures(), markers.skips()) == (0, (0, 0))
     assert not markers.halted
     assert not markers.done
-    assert not (markers.folder / ".reserve.new").exists()
+    assert not list(markers.folder.glob(".reserve.*"))
 
 
 def test_ready_leaves_a_full_reserve_and_the_counters_alone(markers: Markers) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from tests.upstreams.books import Book, Work, books_from_csv, books_from_page, generated_books, oai_dc
 from tests.upstreams.oai import FakeOai
 from tests.upstreams.oai_client import (

@@ -16,6 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from tests.upstreams.faults import BOMB_MEBIBYTES, Fault, Switches
 from tests.upstreams.oai import FakeOai, parse_fault
 from tests.upstreams.oai_client import (

@@ -71,7 +71,7 @@ class Markers:
                 return
             if reserve == " " * RESERVE_BYTES and self._path(".tally").exists():
                 return
-            fresh = self._path(".reserve.new")
+            fresh = self._path(f".reserve.{os.getpid()}")  # another run may be at it too
             _write_through(fresh, b" " * RESERVE_BYTES)
             now = int(dt.datetime.now(dt.UTC).timestamp())
             _write_through(self._path(".tally"), b"%012d %012d %012d\n" % (0, 0, now))
@@ -79,6 +79,7 @@ class Markers:
             fresh.replace(self._path(".reserve"))
             self._sync()
         except OSError as error:
+            self._path(f".reserve.{os.getpid()}").unlink(missing_ok=True)
             raise OperatorError(
                 f"{self.job} cannot run: no room for the reserve in {self.folder}: {error.strerror}"
             ) from error

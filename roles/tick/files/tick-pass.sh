@@ -65,11 +65,14 @@ tick_end() {
 
 # No reserve means a new job, or an operator who removed .halted: start the counters afresh, and run only if all fits.
 _tick_rearmed() {
-  {
-    printf "%${TICK_RESERVE_BYTES}s" '' >"$TICK_DIR/.reserve.new" && sync "$TICK_DIR/.reserve.new" &&
+  local fresh=$TICK_DIR/.reserve.$$ # another tick of this job may be at it too
+  if ! {
+    printf "%${TICK_RESERVE_BYTES}s" '' >"$fresh" && sync "$fresh" &&
       _tick_write .tally 0 0 "$EPOCHSECONDS" && _tick_write .skips "$_tick_skips" 0 0 &&
-      mv -T "$TICK_DIR/.reserve.new" "$TICK_DIR/.reserve" && sync "$TICK_DIR"
-  } 2>/dev/null
+      mv -T "$fresh" "$TICK_DIR/.reserve" && sync "$TICK_DIR"
+  } 2>/dev/null; then
+    rm -f "$fresh"
+  fi
   _tick_full_reserve || tick_cannot "no room for the reserve in $TICK_DIR (full disk?)"
 }
 
@@ -115,5 +118,5 @@ _tick_metrics() {
     printf 'tickwork_job_done{job="%s"} %s\n' "$TICK_JOB" "$done"
     printf 'tickwork_job_lock_skips_total{job="%s"} %s\n' "$TICK_JOB" "$_tick_skips"
     printf 'tickwork_job_interval_seconds{job="%s"} %s\n' "$TICK_JOB" "$TICK_INTERVAL"
-  } 2>/dev/null >"$file.new" && mv -T "$file.new" "$file"
+  } 2>/dev/null >"$file.$$" && mv -T "$file.$$" "$file"
 }
