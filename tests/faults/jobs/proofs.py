@@ -95,7 +95,8 @@ def nothing_runs_without_a_full_reserve(home: Path, library: Path = LIBRARY) -> 
         if kind.startswith("directory"):
             (reserve / "kept").mkdir(parents=True)
         else:
-            (wrapper.dir / ".reserve.new").mkdir()
+            (wrapper.dir / ".tally").unlink(missing_ok=True)
+            (wrapper.dir / ".tally").mkdir()
         answer = wrapper.tick()
         assert ran.read_text() == "x\n", f"ran without a reserve: {kind}"
         assert "no room for the reserve" in answer.stderr
