@@ -26,7 +26,7 @@ holds_app = typer.Typer(invoke_without_command=True, help="Show which upstreams 
 
 def register(app: typer.Typer) -> None:
     """Add the operator's commands to the top level."""
-    for function in (status, explain, run, rearm, manners, logs):
+    for function in (status, explain, run, rearm, manners, logs, check):
         app.command()(function)
     app.add_typer(holds_app, name="holds")
 
@@ -195,6 +195,20 @@ def logs(
     except OSError as error:
         raise OperatorError(f"cannot read the log {path}: {error.strerror}") from error
     print(json.dumps(tail, indent=1) if as_json else "\n".join(tail))
+
+
+def check(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check the jobs of this host: nobody starves under a lock, passes end before the next tick, nothing is missing."""
+    from tickwork.operate.check import faults
+
+    deployment: App = context.obj
+    found = faults(deployment.settings.jobs, deployment.layout)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        print("\n".join(found) or f"{len(deployment.settings.jobs)} jobs are deployed, nothing is wrong with them")
+    if found:
+        raise typer.Exit(OperatorError.exit_code)
 
 
 def _must_say_why(why: str) -> None:
