@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 tier=full
 case ${1:-} in
   --quick) tier=quick && shift ;;
-  --soak) tier=soak && shift ;;
+  --soak) tier=soak && shift && export TICKWORK_SOAK=1 ;;
 esac
 
 debian_packages flock=util-linux timeout=coreutils openssl=openssl

@@ -17,9 +17,9 @@ from tests.doab_kit import DRAINED, HARVEST_ALL, Clock, Nursery, Row, Site, acti
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
-KILLS = 50
+KILLS = 1000 if os.environ.get("TICKWORK_SOAK") else 50
 SEED = int(os.environ.get("TICKWORK_SEED", "20261005"))
 BOOKS = generated_books(150, seed=11)
 ACTIVE = active_in(BOOKS)
