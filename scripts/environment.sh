@@ -10,7 +10,7 @@ debian_packages() {
   [ "${#missing[@]}" -gt 0 ] || return 0
   if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
     echo "==> installing Debian packages: ${missing[*]}"
-    { apt-get install -y -q "${missing[@]}" || { apt-get update -q && apt-get install -y -q "${missing[@]}"; }; } >.apt.log 2>&1 && rm -f .apt.log && return
+    { apt-get install -y -q "${missing[@]}" || { apt-get update -q && apt-get install -y -q "${missing[@]}"; }; } >.apt.log 2>&1 && return
     tail -n 5 .apt.log >&2
   fi
   echo "Missing: ${missing[*]}. Install them first: sudo apt-get install ${missing[*]}" >&2
@@ -29,7 +29,10 @@ python_environment() {
     "$python" -m venv .venv || return 1
   fi
   echo "==> installing tickwork[$extra] into .venv (the first time this takes a minute)"
-  .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$extra]" || return 1
+  if ! .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$extra]" >.venv/pip.log 2>&1; then
+    tail -n 20 .venv/pip.log >&2
+    return 1
+  fi
   rm -f ".venv/.tickwork-$extra-"*
   touch "$stamp"
 }
