@@ -123,6 +123,14 @@ def tick(job: str) -> int:
     return done.returncode
 
 
+def until_drained(job: str, ticks: int = 40) -> None:
+    """Tick while there is more to do, but not for ever: a server that has died is no end."""
+    for _ in range(ticks):
+        if tick(job) != 3:
+            return
+    raise SystemExit(f"{job} is not drained after {ticks} ticks; see its log in {PREFIX}")
+
+
 def log(job: str) -> list[str]:
     path = PREFIX / "var/log/tickwork" / f"{job}.log"
     return path.read_text().splitlines() if path.exists() else []
@@ -154,11 +162,9 @@ def tour(fake: Server, data: Path | None) -> None:
         ],
     )
     say("The nightly harvest: what changed lately, page by page")
-    while tick("doab-harvest") == 3:
-        pass
+    until_drained("doab-harvest")
     say("Discovery: one crawl of all identifiers, into a snapshot that other machines may use")
-    while tick("doab-discover") == 3:
-        pass
+    until_drained("doab-discover")
     tickwork("doab", "diff")
     say("The backfill: what is missing, newest first, at most 350 requests a pass")
     tick("doab-backfill")
@@ -188,8 +194,7 @@ def tour(fake: Server, data: Path | None) -> None:
     first.wait()
 
     say("On until it is drained")
-    while tick("doab-backfill") == 3:
-        pass
+    until_drained("doab-backfill")
     tickwork("status")
     tickwork("doab", "stats")
     tickwork("manners")

@@ -6,7 +6,7 @@ import ipaddress
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -35,12 +35,20 @@ class App:
     sources: tuple[str, ...]
     global_options: tuple[str, ...] = ()
     """The global options as given, to start another command of ours in the same deployment."""
-    allow_private: tuple[str, ...] = field(default=())
+    allow_private: tuple[str, ...] = ()
+    as_job: str = ""
+    """The job that `tickwork run` is running, which may be another than its command's own."""
 
     def jobs(self) -> dict[str, Job]:
         """All jobs by name: those of the settings file, and the sources' own defaults."""
         known = {job.name: job for source in self.sources for job in import_module(f"tickwork.{source}").JOBS}
-        return {**known, **self.settings.jobs}
+        return known | {name: self._deployed(name, known.get(name)) for name in self.settings.jobs}
+
+    def _deployed(self, name: str, default: Job | None) -> Job:
+        """A job of the settings file: what its table does not say is as the source has it."""
+        job = self.settings.jobs[name]
+        said = self.settings.said_of_jobs[name]
+        return msgspec.structs.replace(default, **{key: getattr(job, key) for key in said}) if default else job
 
     def job(self, name: str) -> Job:
         """The job called `name`; OperatorError lists the jobs there are."""
@@ -80,11 +88,25 @@ class App:
         ):
             yield session
 
-    def run(self, name: str, work: Work, budget: Budget, *, host: str = "", lock: bool = True) -> None:
-        """Make one pass of the job `name` (or of the job a wrapper is running) and exit with its code."""
+    def run(
+        self,
+        name: str,
+        work: Work,
+        budget: Budget,
+        *,
+        host: str = "",
+        lock: bool = True,
+        drains: bool | None = None,
+    ) -> None:
+        """Make one pass of the job `name` (or of the one a wrapper or `tickwork run` is running), exit with its code.
+
+        `drains` overrides the job's own, for a pass that does not do all of its work.
+        """
         job = self.job(name)
-        if wrapped := os.environ.get(WRAPPED):
+        if other := os.environ.get(WRAPPED) or self.as_job:
             # A host may schedule the same command under a name, locks and bounds of its own.
-            job = self.settings.jobs.get(wrapped) or msgspec.structs.replace(job, name=wrapped)
+            job = self.jobs().get(other) or msgspec.structs.replace(job, name=other)
+        if drains is not None:
+            job = msgspec.structs.replace(job, drains=drains)
         outcome = run_pass(job, work, budget, self.layout, host=host, take_locks=lock)
         raise typer.Exit(outcome.exit_code)

@@ -5,6 +5,8 @@ A source is imported only when one of its commands runs: `tickwork status` must 
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -70,6 +72,7 @@ def main_callback(
     allow_private: Annotated[
         list[str] | None, typer.Option(metavar="CIDR", help="Also call addresses of this network. Repeatable.")
     ] = None,
+    job: Annotated[str, typer.Option(hidden=True, help="The job whose command this is; set by `tickwork run`.")] = "",
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -83,7 +86,7 @@ def main_callback(
     for network in allow_private or []:
         options += ["--allow-private", network]
     context.obj = App(
-        loaded, loaded.layout(state), SOURCES, tuple(options), (*loaded.allow_private, *(allow_private or []))
+        loaded, loaded.layout(state), SOURCES, tuple(options), (*loaded.allow_private, *(allow_private or [])), job
     )
 
 
@@ -97,3 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OperatorError as error:
         print(f"tickwork: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone (`tickwork logs JOB | head`); closing it again would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (OSError, sqlite3.DatabaseError) as error:
+        print(f"tickwork: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -122,9 +122,10 @@ def test_a_row_is_closed_once(tmp_path: Path) -> None:
 def test_the_last_of_an_outcome_and_the_recent_ones_come_newest_first(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.db") as ledger:
         for number, outcome in enumerate([Outcome.DRAINED, Outcome.MORE, Outcome.CRASHED, Outcome.KILLED]):
-            closed(ledger, ledger.open_pass("one", "", "", ""), outcome, items=number)
+            done = outcome in (Outcome.DRAINED, Outcome.MORE)
+            closed(ledger, ledger.open_pass("one", "", "", ""), outcome, items=number, success=done)
         closed(ledger, ledger.open_pass("two", "", "", ""), Outcome.DRAINED)
-        good = ledger.last("one", (Outcome.DRAINED, Outcome.MORE))
+        good = ledger.last("one", success=True)
         assert good
         assert good.outcome == "more"
         assert [row.items for row in ledger.recent("one", 3)] == [3, 2, 1]

@@ -468,7 +468,7 @@ def test_a_variable_that_outlived_its_wrapper_does_not_open_a_halted_job(
 
 
 def test_without_a_reserve_nothing_runs(layout: Layout) -> None:
-    (layout.job("nightly") / ".reserve.new").mkdir(parents=True)
+    (layout.job("nightly") / ".reserve").mkdir(parents=True)
     with pytest.raises(OperatorError, match="no room for the reserve"):
         run_pass(JOB, ending_with(AssertionError("it ran")), Budget(), layout)
 

@@ -105,7 +105,7 @@ def test_too_many_unusable_records_halt_with_figures(site: Site, oai: FakeOai, t
 @pytest.mark.parametrize(
     "kind", ["403-challenge", "404", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("403", "410", "400"))]
 )
-def test_a_refusal_halts_at_once_and_the_record_is_asked_for_again_after_a_rearm(
+def test_a_refusal_halts_at_once_and_after_a_rearm_the_backfill_goes_on(
     kind: str, site: Site, oai: FakeOai, tmp_path: Path
 ) -> None:
     ids = listed(tmp_path, ACTIVE[:10])
@@ -119,7 +119,10 @@ def test_a_refusal_halts_at_once_and_the_record_is_asked_for_again_after_a_rearm
     refuses_to_go_on(site, oai, "backfill", "--ids-file", ids)
     rearm(site)
     assert site.run("backfill", "--ids-file", ids).code == DRAINED
-    assert site.live() == set(ACTIVE[:10])
+    # A refusal is meant for us, so its record is asked for again; an odd status is that record's, which a human sees.
+    odd = set() if kind.startswith("403") else {ACTIVE[2]}
+    assert site.live() == set(ACTIVE[:10]) - odd
+    assert {identifier for identifier, state in site.worklist().items() if state == "review"} == odd
 
 
 def test_a_refusal_during_discovery_halts_too(site: Site, oai: FakeOai) -> None:

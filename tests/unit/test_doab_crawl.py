@@ -35,7 +35,7 @@ class Script:
             raise OaiError("badResumptionToken", token)
         identifiers, following = self.pages[token]
         records = [Record(f"oai:x:{name}", "2025-01-01T00:00:00Z", deleted=False) for name in identifiers]
-        return Page(NOW, records, Token(following, self.size) if following else None, self.size), 100
+        return Page(NOW, records, Token(following) if following else None, self.size), 100
 
 
 @pytest.fixture

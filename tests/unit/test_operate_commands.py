@@ -74,6 +74,7 @@ def tickwork(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tickwork:
 
 def passed(layout: Layout, outcome: Outcome = Outcome.MORE, *, job: str = JOB, **figures: Any) -> None:
     plain: dict[str, Any] = {"units": 5, "items": 5, "size": 0, "backlog": None, "reason": "bound reached: 5 items"}
+    plain["success"] = outcome in (Outcome.DRAINED, Outcome.MORE)
     with Ledger(layout.database("ledger")) as ledger:
         ledger.close_pass(ledger.open_pass(job, "doab-oai", HOST, ""), outcome, **{**plain, **figures})
 

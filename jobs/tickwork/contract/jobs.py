@@ -24,6 +24,8 @@ class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True)
     halt_after_failures: int = 3
     halt_after_stalled: str = "7d"
     armed: bool = False
+    scheduler: str = ""
+    """What ticks it: cron, systemd, or manual for nobody."""
     wrapper: str = ""
 
 

@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS passes (
   pid INTEGER NOT NULL, pid_started INTEGER NOT NULL, boot TEXT NOT NULL,
   started TEXT NOT NULL, ended TEXT, bounds TEXT NOT NULL,
   outcome TEXT, units INTEGER NOT NULL DEFAULT 0, items INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0,
-  backlog INTEGER, reason TEXT NOT NULL DEFAULT ''
+  success INTEGER NOT NULL DEFAULT 0, backlog INTEGER, reason TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS passes_by_job ON passes (job, id);
 CREATE INDEX IF NOT EXISTS passes_open ON passes (id) WHERE ended IS NULL;
@@ -115,13 +115,14 @@ class Ledger:
         size: int,
         backlog: int | None,
         reason: str,
+        success: bool = False,
     ) -> None:
-        """Close the row `row` with its figures."""
+        """Close the row `row` with its figures; `success` is a pass that drained or got something done."""
         with self._writing() as connection:
             connection.execute(
-                "UPDATE passes SET ended = ?, outcome = ?, units = ?, items = ?, size = ?, backlog = ?, reason = ?"
-                " WHERE id = ? AND ended IS NULL",
-                (_now(), outcome.value, units, items, size, backlog, reason, row),
+                "UPDATE passes SET ended = ?, outcome = ?, units = ?, items = ?, size = ?, backlog = ?, reason = ?,"
+                " success = ? WHERE id = ? AND ended IS NULL",
+                (_now(), outcome.value, units, items, size, backlog, reason, success, row),
             )
 
     def record(self, job: str, action: str, why: str) -> None:
@@ -132,12 +133,11 @@ class Ledger:
                 (_now(), operator(), job, action, why),
             )
 
-    def last(self, job: str, outcomes: tuple[Outcome, ...] = ()) -> PassRow | None:
-        """The newest closed pass of `job`, among those with one of `outcomes` if any are given."""
-        condition = f" AND outcome IN ({','.join('?' * len(outcomes))})" if outcomes else ""
+    def last(self, job: str, *, success: bool = False) -> PassRow | None:
+        """The newest closed pass of `job`, or the newest that was a success."""
         row = self._connection.execute(
-            f"SELECT * FROM passes WHERE job = ? AND ended IS NOT NULL{condition} ORDER BY id DESC LIMIT 1",  # noqa: S608
-            (job, *(outcome.value for outcome in outcomes)),
+            "SELECT * FROM passes WHERE job = ? AND ended IS NOT NULL AND success >= ? ORDER BY id DESC LIMIT 1",
+            (job, success),
         ).fetchone()
         return _pass(row) if row else None
 

@@ -17,10 +17,11 @@ RESERVE_BYTES = 4096
 
 
 class Markers:
-    """The markers in one job's state folder."""
+    """The markers in one job's state folder; a deployed one is not made anew when it is missing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, makes_folder: bool = True) -> None:
         self.folder = folder
+        self._makes_folder = makes_folder
         self.job = folder.name
 
     @property
@@ -62,7 +63,10 @@ class Markers:
     def ready(self) -> None:
         """Make sure that the job could halt: a usable folder and a full reserve. Raises OperatorError."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.folder.is_dir():
+                if not self._makes_folder:
+                    raise OperatorError(f"{self.job} cannot run: the state folder {self.folder} is missing")
+                self.folder.mkdir(parents=True, exist_ok=True)
             reserve = self._read(".reserve")
             if len(reserve) == RESERVE_BYTES and reserve.strip():
                 # A reason in it: whoever was halting was killed before the rename.
@@ -113,20 +117,22 @@ class Markers:
         """Note that a unit was committed, for the count of days without one."""
         self._path(".progress").touch()
 
+    def failing_since(self) -> dt.datetime | None:
+        """When the last of the failures in a row was counted (UTC), None if the last tick was none."""
+        return self.since(".tally") if self.failures() else None
+
     def rearm(self, *, done: bool) -> list[str]:
         """Remove `.halted` (and with `done` also `.done`), count afresh; gives the markers removed.
 
         The new reserve is made while the old marker still stands: on a full disk the job stays halted.
         """
-        removed = []
-        if self.halted:
+        cleared = [marker for marker in (".halted", ".done") if os.path.lexists(self._path(marker))]
+        removed = [marker for marker in cleared if marker == ".halted" or done]
+        if removed:
             self._path(".reserve").unlink(missing_ok=True)
             self.ready()
-            self._remove(".halted")
-            removed.append(".halted")
-        if done and self.done:
-            self._remove(".done")
-            removed.append(".done")
+        for marker in removed:
+            self._remove(marker)
         return removed
 
     def _remove(self, marker: str) -> None:

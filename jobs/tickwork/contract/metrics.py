@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from tickwork.contract.outcomes import Outcome
-
 
 def write_pass(
-    folder: Path, job: str, outcome: Outcome, *, ended: float, seconds: float, items: int, backlog: int | None
+    folder: Path, job: str, *, success: bool, ended: float, seconds: float, items: int, backlog: int | None
 ) -> None:
     """Replace `FOLDER/JOB.pass.prom` atomically. A folder that is missing or full costs the metrics, never the pass."""
     path = folder / f"{job}.pass.prom"
@@ -20,7 +18,7 @@ def write_pass(
     }
     if backlog is not None:
         values["tickwork_job_backlog"] = backlog
-    succeeded = ended if outcome in (Outcome.DRAINED, Outcome.MORE) else _previous_success(path)
+    succeeded = ended if success else _previous_success(path)
     if succeeded:
         values["tickwork_job_last_success_timestamp_seconds"] = succeeded
     text = "".join(f'{name}{{job="{job}"}} {value}\n' for name, value in values.items())

@@ -49,6 +49,8 @@ class Held(PassEnd):
         self.host = host
         self.until = until
         self.why = why
+        self.answered = False
+        """True if it is an answer to a request of ours, rather than the refusal to send one."""
 
 
 class Transient(PassEnd):

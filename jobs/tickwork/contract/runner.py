@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tickwork.contract import locks, metrics
 from tickwork.contract.database import open_transactions
@@ -45,6 +46,8 @@ class Pass:
     locks: tuple[int, ...] = ()
     """Descriptors of the held locks: a child process that may outlive us must inherit them."""
     notes: list[str] = field(default_factory=list)
+    progressed: bool = False
+    """Whether a unit that is progress was committed."""
 
     def warn(self, message: str) -> None:
         """Tell the operator of something odd that does not stop the pass; one line in the log."""
@@ -70,10 +73,10 @@ def run_pass(
     Raises Busy when another run holds a lock, OperatorError when the pass cannot begin.
     """
     wrapped = os.environ.get(WRAPPED, "") == job.name
-    markers = Markers(layout.job(job.name))
+    markers = Markers(layout.job(job.name), makes_folder=layout.makes_locks)
+    markers.ready()
     if refusal := _refusal(markers):
         return refusal
-    markers.ready()
     stop = Stop()
     with contextlib.ExitStack() as held:
         held.enter_context(stop.on_signals())
@@ -82,9 +85,9 @@ def run_pass(
         except Interrupted as end:
             _tell(f"{job.name}: {end} while waiting for a lock")
             return end.outcome
+        markers.ready()
         if refusal := _refusal(markers):  # the pass that had the lock may have halted or drained the job
             return refusal
-        markers.ready()
         ledger = held.enter_context(Ledger(layout.database("ledger")))
         one_pass = Pass(job, budget, stop, markers.armed(), locks=descriptors)
         row = ledger.open_pass(job.name, " ".join(job.locks), host, _bounds(budget))
@@ -97,6 +100,8 @@ def run_pass(
             _attempt(lambda: markers.halt(reason))
         elif outcome is Outcome.DRAINED and job.drains and not wrapped:
             _attempt(markers.finish)
+        # A pass that was held, or met a fault before it got anything done, is no success, though it ended in order.
+        success = outcome is Outcome.DRAINED or (outcome is Outcome.MORE and one_pass.progressed)
         ledger.close_pass(
             row,
             outcome,
@@ -105,18 +110,22 @@ def run_pass(
             size=budget.spent_size,
             backlog=one_pass.backlog,
             reason=reason,
+            success=success,
         )
         ended = time.time()
         metrics.write_pass(
             layout.metrics_dir,
             job.name,
-            outcome,
+            success=success,
             ended=ended,
             seconds=ended - started,
             items=budget.spent_items,
             backlog=one_pass.backlog,
         )
-    _say(job, outcome, reason, budget, ended - started, one_pass.backlog)
+    line = _line(job, outcome, reason, budget, ended - started, one_pass.backlog)
+    _tell(line)
+    if not wrapped:  # a wrapper has our standard error go there
+        _append(layout.log(job.name), line)
     return outcome
 
 
@@ -156,7 +165,7 @@ def _take(job: Job, layout: Layout, held: contextlib.ExitStack, lock_wait: float
 
 def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, str]:
     """Take units until the pass ends; gives their number, the outcome and its reason."""
-    units, progressed, budget = 0, False, one_pass.budget
+    units, budget = 0, one_pass.budget
     try:
         with (
             progress(one_pass.job.name, budget) as show,
@@ -165,9 +174,9 @@ def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, 
             for unit in source:
                 if unfinished := open_transactions():
                     raise RuntimeError(f"unit yielded inside a transaction of {', '.join(unfinished)}")
-                if unit.progress and not progressed:
+                if unit.progress and not one_pass.progressed:
                     markers.progressed()
-                    progressed = True
+                    one_pass.progressed = True
                 units += 1
                 budget.spend(unit)
                 show(unit, one_pass.backlog)
@@ -184,6 +193,8 @@ def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, 
         return units, Outcome.CRASHED, str(error)
     except sqlite3.DatabaseError as error:
         return units, *_storage_fault(error)
+    except OSError as error:
+        return units, Outcome.CRASHED, f"the machine refused: {error}"
     except Exception as error:  # the ledger must tell of every crash; the traceback goes to the log
         traceback.print_exc()
         return units, Outcome.CRASHED, f"{type(error).__name__}: {error}"
@@ -212,7 +223,15 @@ def _bounds(budget: Budget) -> str:
     return " ".join(f"{name}={value:g}" for name, value in bounds.items() if value is not None)
 
 
-def _say(job: Job, outcome: Outcome, reason: str, budget: Budget, seconds: float, backlog: int | None) -> None:
+def _append(path: Path, line: str) -> None:
+    """Add a line to a log; one that cannot be written costs the line, never the pass."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+
+def _line(job: Job, outcome: Outcome, reason: str, budget: Budget, seconds: float, backlog: int | None) -> str:
     """The one line a pass leaves in the log, in logfmt."""
     words: Sequence[str] = [
         f"time={time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}",
@@ -224,7 +243,7 @@ def _say(job: Job, outcome: Outcome, reason: str, budget: Budget, seconds: float
         *([f"backlog={backlog}"] if backlog is not None else []),
         *([f'reason="{" ".join(reason.replace(chr(34), chr(39)).split())}"'] if reason else []),
     ]
-    _tell(" ".join(words))
+    return " ".join(words)
 
 
 def _tell(line: str) -> None:

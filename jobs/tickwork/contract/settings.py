@@ -33,6 +33,8 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     jobs: dict[str, Job] = {}
     sources: dict[str, dict[str, Any]] = {}
     """Raw tables of the sources, by name."""
+    said_of_jobs: dict[str, tuple[str, ...]] = {}
+    """Which keys each table `[jobs.NAME]` has: the others are as the job's source has them."""
     path: str = ""
     """The file this came from, for error messages."""
 
@@ -65,7 +67,7 @@ def load(path: Path | None, sources: tuple[str, ...]) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OperatorError(f"{path} is not valid TOML: {error}") from error
     tables = {name: document.pop(name) for name in sources if name in document}
-    for reserved in ("sources", "path"):
+    for reserved in ("sources", "said_of_jobs", "path"):
         if reserved in document:
             raise OperatorError(f"{path}: unknown key `{reserved}`")
     settings = _convert(document, Settings, str(path))
@@ -74,6 +76,7 @@ def load(path: Path | None, sources: tuple[str, ...]) -> Settings:
             raise OperatorError(f"{path}: [{name}] must be a table")
     settings.sources = tables
     settings.path = str(path)
+    settings.said_of_jobs = {name: tuple(document["jobs"][name]) for name in settings.jobs}
     settings.jobs = {name: msgspec.structs.replace(job, name=name) for name, job in settings.jobs.items()}
     for job in settings.jobs.values():
         _check_durations(job, path)

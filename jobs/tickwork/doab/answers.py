@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lxml import etree
 
@@ -19,6 +19,7 @@ _HEADER, _METADATA, _IDENTIFIER = OAI + "header", OAI + "metadata", OAI + "ident
 _DATESTAMP_TAG = OAI + "datestamp"
 
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_DECLARATION = re.compile(rb"<\?xml[^>]*?(?:encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"'])?[^>]*?\?>")
 _CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,8}));")
 _DATESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d:\d\d)(?:\.\d+)?Z)?", re.ASCII)
 
@@ -50,12 +51,9 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A resumption token, with what the server says of the list."""
+    """A resumption token; `expires` is its expirationDate as the server wrote it, empty without one."""
 
     value: str
-    size: int | None = None
-    """completeListSize: how many items the whole list has."""
-    cursor: int | None = None
     expires: str = ""
 
 
@@ -69,6 +67,8 @@ class Page:
     size: int | None = None
     cleaned: bool = False
     """True if illegal characters had to be removed to read it."""
+    ended: bool = True
+    """False if the list stops without the empty token that ends a list of several pages."""
     broken: int = 0
     """How many headers had no usable identifier or datestamp, and were left out."""
 
@@ -80,7 +80,6 @@ class Identity:
     response_date: str
     earliest: str
     day_granularity: bool
-    deleted_policy: str = field(default="no")
 
 
 def parse(body: bytes, url: str) -> tuple[etree._Element, bool]:
@@ -128,8 +127,9 @@ def page(body: bytes, verb: str, url: str) -> Page:
     if element is not None:
         size = _number(element.get("completeListSize"))
         if value := (element.text or "").strip():
-            token = Token(value, size, _number(element.get("cursor")), element.get("expirationDate", ""))
-    return Page(_response_date(root, url), records, token, size, cleaned, len(listed) - len(records))
+            token = Token(value, element.get("expirationDate", ""))
+    broken = len(listed) - len(records)
+    return Page(_response_date(root, url), records, token, size, cleaned, element is not None, broken)
 
 
 def record(body: bytes, url: str) -> Record:
@@ -154,9 +154,8 @@ def identity(body: bytes, url: str) -> Identity:
     earliest = (element.findtext(OAI + "earliestDatestamp") or "").strip()
     return Identity(
         _response_date(root, url),
-        earliest if _DATESTAMP.fullmatch(earliest) else "1970-01-01",
+        _whole_seconds(earliest) or "1970-01-01",
         granularity.upper() == "YYYY-MM-DD",
-        (element.findtext(OAI + "deletedRecord") or "no").strip(),
     )
 
 
@@ -188,11 +187,16 @@ def _header(element: etree._Element) -> Record | None:
             identifier = (child.text or "").strip()
         elif child.tag == _DATESTAMP_TAG:
             datestamp = (child.text or "").strip()
-    stamp = _DATESTAMP.fullmatch(datestamp)
-    if not identifier or not stamp:
-        return None
-    whole_seconds = f"{stamp[1]}{stamp[2]}Z" if stamp[2] else stamp[1]
-    return Record(identifier, whole_seconds, element.get("status") == "deleted")
+    stamp = _whole_seconds(datestamp)
+    return Record(identifier, stamp, element.get("status") == "deleted") if identifier and stamp else None
+
+
+def _whole_seconds(datestamp: str) -> str:
+    """The datestamp without fractions of a second, or "" if it is none."""
+    match = _DATESTAMP.fullmatch(datestamp)
+    if not match:
+        return ""
+    return f"{match[1]}{match[2]}Z" if match[2] else match[1]
 
 
 def _response_date(root: etree._Element, url: str) -> str:
@@ -210,8 +214,14 @@ def _number(text: str | None) -> int | None:
 
 
 def _without_illegal(text: bytes) -> bytes:
-    """`text` as UTF-8 without the characters XML forbids, raw or as references; broken UTF-8 becomes U+FFFD."""
-    decoded = _ILLEGAL.sub("", text.decode("utf-8", errors="replace"))
+    """`text` as UTF-8 without the characters XML forbids, raw or as references; broken bytes become U+FFFD."""
+    declaration = _DECLARATION.match(text)
+    encoding = declaration[1].decode() if declaration and declaration[1] else "utf-8"
+    try:
+        decoded = text[declaration.end() if declaration else 0 :].decode(encoding, errors="replace")
+    except LookupError:
+        decoded = text.decode("utf-8", errors="replace")
+    decoded = _ILLEGAL.sub("", decoded)
 
     def legal(match: re.Match[str]) -> str:
         number = int(match[1], 16) if match[1] else int(match[2])

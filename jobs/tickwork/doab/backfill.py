@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tickwork.contract.outcomes import Halt, Transient
+from tickwork.contract.outcomes import Halt, Held, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Unit
 from tickwork.doab import worklist
 from tickwork.doab.answers import OaiError, Record
 from tickwork.doab.breaker import Breaker
-from tickwork.doab.oai import OaiClient
+from tickwork.doab.oai import BadAnswer, OaiClient
 from tickwork.doab.settings import DoabSettings
 from tickwork.doab.snapshots import Snapshot
 from tickwork.doab.store import DoabStore
@@ -18,16 +18,19 @@ from tickwork.doab.worklist import Item, State, Worklist
 
 MAX_FAULTS_IN_A_ROW = 3
 """So many faults of different records in a row are the server's trouble, not the records'."""
-SOURCE = "worklist source"
+SOURCE = "source of the worklist {name}"
 
 
-def prepare(store: DoabStore, snapshot: Snapshot, settings: DoabSettings, warn: Callable[[str], None]) -> Worklist:
-    """Make the worklist out of `snapshot`, unless it was made of the same one already; commits.
+def prepare(
+    store: DoabStore, name: str, snapshot: Snapshot, settings: DoabSettings, warn: Callable[[str], None]
+) -> Worklist:
+    """Make the worklist `name` out of `snapshot`, unless it was made of the same one already; commits.
 
     Raises Halt for a list that cannot be the repository's: empty, or with malformed identifiers.
     """
-    todo = Worklist(store)
-    if store.fact(SOURCE) == snapshot.digest:
+    todo = Worklist(store, name)
+    made_of = SOURCE.format(name=name)
+    if store.fact(made_of) == snapshot.digest:
         with store.transaction():
             todo.settle_present()
         return todo
@@ -37,7 +40,7 @@ def prepare(store: DoabStore, snapshot: Snapshot, settings: DoabSettings, warn: 
     missing = worklist.plan(snapshot.identifiers, store.live(), settings.pattern())
     with store.transaction():
         todo.fill(missing, malformed)
-        store.remember(SOURCE, snapshot.digest)
+        store.remember(made_of, snapshot.digest)
     return todo
 
 
@@ -75,9 +78,13 @@ def backfill(
             yield Unit(items=0)
             continue
         state, why, size = _ask(store, oai, todo, item, settings)
-        faults = faults + 1 if state == "retry" else 0
-        one_pass.backlog -= state != "retry"
-        breaker.saw(state)
+        if state == "retry":
+            faults += 1
+        else:
+            # The faults before an answer were those records' own; a row of them that ends the pass is an outage.
+            breaker.saw(*["fault"] * faults, state)
+            faults = 0
+            one_pass.backlog -= 1
         yield Unit(size=size, note=f"{item.identifier} {state}", progress=state != "retry")
         if faults >= MAX_FAULTS_IN_A_ROW:
             raise Transient(f"{faults} records in a row failed, the last with: {why}")
@@ -95,14 +102,21 @@ def _ask(
     record: Record | None = None
     state: State
     size, why = 0, ""
+    # Before a record is given up the server must answer something else: an outage is no record's fault.
+    on_fault: State = "review" if item.attempts + 1 >= settings.max_attempts and _is_up(oai) else "retry"
     try:
         record, size = oai.record(item.identifier)
     except OaiError as error:
         state, why = ("gone", "") if error.code == "idDoesNotExist" else ("review", str(error))
     except Transient as fault:
         # Unreadable, 5xx, network: this record's trouble or the server's, told apart by whether others follow.
-        exhausted = item.attempts + 1 >= settings.max_attempts and _is_up(oai)
-        state, why = ("review" if exhausted else "retry"), str(fault)
+        state, why = on_fault, str(fault)
+    except (Held, BadAnswer) as end:
+        # The pass ends, but not for the sake of this record alone: the next one begins with another.
+        if isinstance(end, BadAnswer) or end.answered:
+            with store.transaction():
+                todo.settle(item, "review" if isinstance(end, BadAnswer) else on_fault, str(end), soon=True)
+        raise
     else:
         state, why = _judge(record, item.identifier)
     with store.transaction():
@@ -113,7 +127,6 @@ def _ask(
 
 
 def _is_up(oai: OaiClient) -> bool:
-    """Whether the server answers at all: an outage is no record's fault, so none is given up while it lasts."""
     try:
         oai.identify()
     except OaiError:

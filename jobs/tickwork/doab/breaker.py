@@ -12,12 +12,12 @@ WINDOW = 100
 """Outcomes looked back at."""
 FEW = 5
 """So many reviews are a few, whatever share of a short worklist they are."""
-REVIEW_SAMPLE = 50
-"""Outcomes needed before the share of reviews counts."""
+SAMPLE = 50
+"""Outcomes needed before the share of reviews or faults counts."""
 
 
 class Breaker:
-    """Judges the last outcomes (`ok`, `gone`, `review`) since the job was armed.
+    """Judges the last outcomes (`ok`, `gone`, `review`) since the job was armed, and the faults of this pass.
 
     It is filled from the store at the start of a pass, so it looks across passes, and a kill between an outcome and
     the halt only delays the halt to the next pass.
@@ -26,11 +26,17 @@ class Breaker:
     def __init__(self, settings: DoabSettings, outcomes: Iterable[str]) -> None:
         self._settings = settings
         self._last = deque(outcomes, maxlen=WINDOW)
+        self._requests: deque[str] = deque(maxlen=WINDOW)
 
-    def saw(self, outcome: str) -> None:
-        """Count an outcome that is already committed; raises Halt with the figures when it opens the breaker."""
-        if outcome in ("ok", "gone", "review"):
-            self._last.append(outcome)
+    def saw(self, *outcomes: str) -> None:
+        """Count what is already committed; raises Halt with the figures when it opens the breaker.
+
+        A `fault` is a request that failed while others around it succeeded.
+        """
+        for outcome in outcomes:
+            self._requests.append(outcome)
+            if outcome in ("ok", "gone", "review"):
+                self._last.append(outcome)
         self.check()
 
     def drained(self) -> None:
@@ -49,7 +55,13 @@ class Breaker:
                 f"{gone} of the last {seen} records are gone (limit {self._settings.gone_rate:.0%}). "
                 "Check the repository, and whether the list of identifiers is out of date"
             )
-        if seen >= REVIEW_SAMPLE and review > self._settings.review_rate * seen:
+        asked, faults = len(self._requests), self._requests.count("fault")
+        if asked >= SAMPLE and faults > self._settings.fault_rate * asked:
+            raise Halt(
+                f"{faults} of the last {asked} requests failed while others succeeded (limit "
+                f"{self._settings.fault_rate:.0%}). Ask the repository's operator, or wait, before re-arming"
+            )
+        if seen >= SAMPLE and review > self._settings.review_rate * seen:
             raise Halt(
                 f"{review} of the last {seen} records cannot be used (limit {self._settings.review_rate:.0%}). "
                 "See: tickwork doab stats"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -21,17 +24,18 @@ from tickwork.contract.runner import Pass
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Budget, Unit
 from tickwork.doab import backfill as backfilling
+from tickwork.doab import dates, snapshots, worklist
 from tickwork.doab import export as exporting
 from tickwork.doab import reconcile as reconciling
-from tickwork.doab import snapshots, worklist
 from tickwork.doab.breaker import WINDOW, Breaker
-from tickwork.doab.discover import SnapshotFiles, in_progress
+from tickwork.doab.discover import SnapshotFiles, in_progress, source
 from tickwork.doab.discover import discover as discovering
 from tickwork.doab.harvest import harvest as harvesting
 from tickwork.doab.oai import OaiClient
 from tickwork.doab.settings import DoabSettings
 from tickwork.doab.store import DoabStore
 from tickwork.doab.worklist import Worklist
+from tickwork.upstream.guard import Guard, UnsafeUrl
 from tickwork.upstream.policy import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Books from an OAI-PMH repository (DOAB is the shipped profile).")
@@ -44,6 +48,7 @@ Private = Annotated[list[str] | None, typer.Option("--allow-private", metavar="C
 NoLock = Annotated[bool, typer.Option("--no-lock", hidden=True, help="Take no lock; for tests.")]
 ActiveFile = Annotated[Path | None, typer.Option(help="Snapshot of active identifiers, instead of our own.")]
 DeletedFile = Annotated[Path | None, typer.Option(help="Snapshot of deleted identifiers, instead of our own.")]
+AllowDeletes = Annotated[int, typer.Option(min=0, help="So many deletions are right, a human says.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -57,16 +62,24 @@ def harvest(
     seconds: Seconds = 1200,
     rate: Rate = None,
     jitter: Jitter = None,
+    allow_deletes: AllowDeletes = 0,
     allow_private: Private = None,
     no_lock: NoLock = False,
 ) -> None:
     """Store what changed since the last complete harvest; go on with one that was interrupted."""
     deployment: App = context.obj
     settings = _settings(deployment, base_url, rate, jitter)
+    for bound, option in ((first, "--from"), (last, "--until")):
+        if bound:
+            dates.parse(bound, option)
+    if first and last and dates.parse(first) > dates.parse(last):
+        raise OperatorError(f"--from {first} is later than --until {last}")
 
     def work(one_pass: Pass) -> Iterator[Unit]:
         with _store(deployment, settings) as store, _client(deployment, settings, one_pass.stop, allow_private) as oai:
-            yield from harvesting(store, oai, settings, one_pass.warn, first=first, last=last)
+            yield from harvesting(
+                store, oai, settings, one_pass.warn, first=first, last=last, allow_deletes=allow_deletes
+            )
 
     deployment.run("doab-harvest", work, Budget(max_records, seconds), host=_host(settings), lock=not no_lock)
 
@@ -90,7 +103,7 @@ def discover(
 
     def work(one_pass: Pass) -> Iterator[Unit]:
         with _store(deployment, settings) as store:
-            if not (refresh_ids or in_progress(store) or files.older_than(settings.snapshot_days)):
+            if not (refresh_ids or in_progress(store) or files.older_than(settings.snapshot_days, settings)):
                 return
             with _client(deployment, settings, one_pass.stop, allow_private) as oai:
                 yield from discovering(store, oai, settings, files, one_pass.warn)
@@ -127,15 +140,19 @@ def backfill(
     def work(one_pass: Pass) -> Iterator[Unit]:
         with _store(deployment, settings) as store, _client(deployment, settings, one_pass.stop, allow_private) as oai:
             days = 1 if refresh_ids else settings.snapshot_days
-            if given is None and (in_progress(store) or own.older_than(days)):
+            if given is None and (in_progress(store) or own.older_than(days, settings)):
                 # The bound is on requests: a page of identifiers counts as one.
                 pages = discovering(store, oai, settings, own, one_pass.warn)
                 yield from (replace(page, items=1) for page in pages)
-            todo = backfilling.prepare(store, snapshots.read(given or own.active), settings, one_pass.warn)
+            name = str(given.resolve()) if given else worklist.OWN
+            todo = backfilling.prepare(store, name, snapshots.read(given or own.active), settings, one_pass.warn)
             breaker = Breaker(settings, todo.settled_since(one_pass.armed, WINDOW))
             yield from backfilling.backfill(store, oai, settings, todo, breaker, one_pass)
 
-    deployment.run("doab-backfill", work, Budget(limit, seconds), host=_host(settings), lock=not no_lock)
+    # A list of some identifiers says nothing of the others: when it is through, the job is not done.
+    drains = None if ids_file is None else False
+    budget = Budget(limit, seconds)
+    deployment.run("doab-backfill", work, budget, host=_host(settings), lock=not no_lock, drains=drains)
 
 
 @app.command()
@@ -151,7 +168,7 @@ def diff(
     settings = _settings(deployment)
     with _reading(deployment, settings) as store:
         live = store.live() if store else {}
-    found = reconciling.difference(live, *_snapshot(deployment, use_active_file, use_deleted_file))
+    found = reconciling.difference(live, *_snapshot(deployment, settings, use_active_file, use_deleted_file))
     lists = {"missing": found.missing, "stale": [identifier for identifier, _ in found.stale], "orphan": found.orphan}
     if output:
         output.mkdir(parents=True, exist_ok=True)
@@ -166,7 +183,7 @@ def reconcile(
     context: typer.Context,
     use_active_file: ActiveFile = None,
     use_deleted_file: DeletedFile = None,
-    allow_deletes: Annotated[int, typer.Option(min=0, help="So many deletions are right, a human says.")] = 0,
+    allow_deletes: AllowDeletes = 0,
     no_lock: NoLock = False,
 ) -> None:
     """Turn stored records that a snapshot calls deleted into tombstones. Asks nobody."""
@@ -174,7 +191,7 @@ def reconcile(
     settings = _settings(deployment)
 
     def work(one_pass: Pass) -> Iterator[Unit]:
-        active, deleted = _snapshot(deployment, use_active_file, use_deleted_file)
+        active, deleted = _snapshot(deployment, settings, use_active_file, use_deleted_file)
         with _store(deployment, settings) as store:
             yield from reconciling.reconcile(store, active, deleted, settings, allow_deletes)
 
@@ -196,12 +213,17 @@ def export(
         if output is None:
             write(store, sys.stdout)
             return
+        if output.is_dir():
+            raise OperatorError(f"{output} is a folder; name a file")
         fresh = output.with_name(output.name + ".new")
-        with fresh.open("w", encoding="utf-8", newline="") as out:
-            count = write(store, out)
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(output)
+        try:
+            with fresh.open("w", encoding="utf-8", newline="") as out:
+                count = write(store, out)
+                out.flush()
+                os.fsync(out.fileno())
+            fresh.replace(output)
+        finally:
+            fresh.unlink(missing_ok=True)
     print(f"{count} records in {output}")
 
 
@@ -212,17 +234,21 @@ def stats(context: typer.Context, as_json: AsJson = False) -> None:
     figures: dict[str, object] = {"live": 0, "deleted": 0, "worklist": {}, "review": []}
     with _reading(deployment, _settings(deployment)) as store:
         if store:
-            todo = Worklist(store)
             live, deleted = store.counts()
-            reviews = [dict(row) for row in todo.reviews()]
-            figures = {"live": live, "deleted": deleted, "worklist": todo.counts(), "review": reviews}
+            counts: Counter[str] = Counter()
+            reviews: list[dict[str, object]] = []
+            for name in worklist.names(store):
+                todo = Worklist(store, name)
+                counts.update(todo.counts())
+                reviews += [dict(row) for row in todo.reviews()]
+            figures = {"live": live, "deleted": deleted, "worklist": dict(counts), "review": reviews}
     if as_json:
         print(json.dumps(figures))
         return
     print(f"records   {figures['live']} live, {figures['deleted']} deleted")
-    counts = figures["worklist"]
-    assert isinstance(counts, dict)
-    print("worklist  " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
+    states = figures["worklist"]
+    assert isinstance(states, dict)
+    print("worklist  " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none"))
     reviews_shown = figures["review"]
     assert isinstance(reviews_shown, list)
     for review in reviews_shown[:20]:
@@ -234,15 +260,20 @@ def _settings(
 ) -> DoabSettings:
     settings = deployment.settings.section("doab", DoabSettings)
     given = {"base_url": base_url, "rate": rate, "jitter": jitter}
-    return msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value is not None})
+    settings = msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value is not None})
+    if not (0 <= settings.rate < math.inf and 0 <= settings.jitter < math.inf):
+        raise OperatorError(f"[doab] rate and jitter must be 0 or more: {settings.rate}, {settings.jitter}")
+    _host(settings)
+    return settings
 
 
 def _host(settings: DoabSettings) -> str:
-    """The upstream's key among holds and slots."""
-    parts = urlsplit(settings.base_url)
-    standard = {"http": 80, "https": 443}.get(parts.scheme)
-    host = (parts.hostname or "").lower()
-    return f"{host}:{parts.port}" if parts.port and parts.port != standard else host
+    """The upstream's key among holds and slots; OperatorError for an address that is none."""
+    try:
+        # Any network is allowed here: where the address may lead is judged when it is resolved.
+        return Guard([ip_network("0.0.0.0/0"), ip_network("::/0")]).check_url(settings.base_url).key
+    except UnsafeUrl as error:
+        raise OperatorError(f"base_url: {error}") from error
 
 
 @contextmanager
@@ -290,7 +321,7 @@ def _given_list(active: Path | None, deleted: Path | None, identifiers: Path | N
 
 
 def _snapshot(
-    deployment: App, active: Path | None, deleted: Path | None
+    deployment: App, settings: DoabSettings, active: Path | None, deleted: Path | None
 ) -> tuple[snapshots.Snapshot, snapshots.Snapshot]:
     """The snapshot the operator gave, or our own; both files of one crawl."""
     if bool(active) != bool(deleted):
@@ -298,7 +329,10 @@ def _snapshot(
     own = SnapshotFiles.under(deployment.layout.snapshots())
     if not active and not own.active.exists():
         raise OperatorError(f"there is no snapshot in {own.active.parent} yet; run: tickwork doab discover")
-    return snapshots.read(active or own.active), snapshots.read(deleted or own.deleted)
+    found = snapshots.read(active or own.active), snapshots.read(deleted or own.deleted)
+    if not active and any(snapshot.source != source(settings) for snapshot in found):
+        raise OperatorError(f"the snapshot in {own.active.parent} is of {found[0].source}; run: tickwork doab discover")
+    return found
 
 
 def _print_worklist(deployment: App, settings: DoabSettings, path: Path) -> None:

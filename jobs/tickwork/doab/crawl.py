@@ -106,7 +106,7 @@ def _read(
         save(page.records)
         state.saw(window, page)
         if page.token is None:
-            again, warning = _verdict(plan, state, window)
+            again, warning = _verdict(plan, state, window, page)
             if not again:
                 state.finish(window)
         elif halves := _too_long(plan, window, page):
@@ -165,11 +165,13 @@ def _trouble(state: CrawlState, window: Window, page: Page) -> str:
     return ""
 
 
-def _verdict(plan: Plan, state: CrawlState, window: Window) -> tuple[str, str]:
+def _verdict(plan: Plan, state: CrawlState, window: Window, page: Page) -> tuple[str, str]:
     """At the end of the window's list: why it must be read again, if it must; and else what to warn of, if anything."""
     listed, told, shifted, previous = state.figures(window)
     if shifted:
         return f"the list changed its length while it was read ({listed} listed)", ""
+    if told is None and window.pages and not page.ended and previous != listed:
+        return f"it stopped after {listed} without saying that it ended", ""
     if told is None or listed == told:
         return "", ""
     figures = f"{listed} identifiers where the server counts {told}"

@@ -172,10 +172,13 @@ class CrawlState:
 
 
 def _by_our_clock(expires: str, response_date: str) -> str:
-    """When a token expires, by our clock: the server's may be wrong by hours. Empty for what is no date."""
+    """When a token expires, by our clock: the server's may be wrong by hours.
+
+    Empty for what is no date, and for one that had passed when it was given: badResumptionToken will tell.
+    """
     try:
         moment = dt.datetime.fromisoformat(expires)
     except ValueError:
         return ""
     life = moment.replace(tzinfo=moment.tzinfo or dt.UTC) - dates.parse(response_date)
-    return (dt.datetime.now(dt.UTC) + life).isoformat()
+    return (dt.datetime.now(dt.UTC) + life).isoformat() if life > dt.timedelta() else ""

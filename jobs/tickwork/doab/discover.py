@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 from tickwork.contract.outcomes import Halt, OperatorError
 from tickwork.contract.units import Unit
@@ -32,12 +33,20 @@ class SnapshotFiles:
         """Where our own crawls leave them."""
         return cls(folder / "doab.active", folder / "doab.deleted")
 
-    def older_than(self, days: float) -> bool:
-        """Whether the snapshot is missing or older than `days`, by the time it was crawled."""
+    def older_than(self, days: float, settings: DoabSettings) -> bool:
+        """Whether the snapshot is missing, of another repository, or older than `days` by the time it was crawled."""
         if not self.active.exists() or not self.deleted.exists():
             return True
-        crawled = snapshots.read(self.active).crawled
-        return not crawled or dt.datetime.now(dt.UTC) - dates.parse(crawled) > dt.timedelta(days=days)
+        snapshot = snapshots.read(self.active)
+        crawled = snapshot.crawled
+        if snapshot.source != source(settings) or not crawled:
+            return True
+        return dt.datetime.now(dt.UTC) - dates.parse(crawled) > dt.timedelta(days=days)
+
+
+def source(settings: DoabSettings) -> str:
+    """What a snapshot says it is of: server, prefix and set, in one word."""
+    return f"{settings.base_url}?{urlencode({'metadataPrefix': settings.prefix, 'set': settings.set})}"
 
 
 def in_progress(store: DoabStore) -> bool:
@@ -55,8 +64,11 @@ def discover(
     """
 
     def everything(identity: Identity) -> tuple[str, str]:
-        day = identity.day_granularity
-        return identity.earliest, dates.shown(dates.parse(identity.response_date), day=day)
+        first, last = (
+            dates.shown(dates.parse(stamp), day=identity.day_granularity)
+            for stamp in (identity.earliest, identity.response_date)
+        )
+        return first, last
 
     origin = f"{oai.base_url} {settings.prefix} {settings.set}"
     plan = Plan(
@@ -75,8 +87,8 @@ def discover(
     targets = files if not shrunk else SnapshotFiles(_suspect(files.active), _suspect(files.deleted))
     crawled = state.first_response()
     # The deleted first: whoever sees a new .active file finds the whole snapshot.
-    snapshots.write(targets.deleted, deleted, settings.pattern(), source=oai.base_url, crawled=crawled)
-    snapshots.write(targets.active, active, settings.pattern(), source=oai.base_url, crawled=crawled)
+    snapshots.write(targets.deleted, deleted, settings.pattern(), source=source(settings), crawled=crawled)
+    snapshots.write(targets.active, active, settings.pattern(), source=source(settings), crawled=crawled)
     with store.transaction():
         state.drop()
     if shrunk:
@@ -87,10 +99,11 @@ def _shrunk(files: SnapshotFiles, active: int, settings: DoabSettings, warn: Cal
     if not files.active.exists():
         return "" if active else "the crawl found no active record at all. Check base_url, prefix and set"
     try:
-        before = len(snapshots.read(files.active).identifiers)
+        snapshot = snapshots.read(files.active)
     except OperatorError as error:
         warn(f"the snapshot before cannot be compared with: {error}")
         return ""
+    before = len(snapshot.identifiers) if snapshot.source == source(settings) else 0
     if before - active <= settings.shrink_rate * before:
         return ""
     return (

@@ -16,6 +16,10 @@ from tickwork.doab.settings import DoabSettings
 from tickwork.upstream.session import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl, Upstream
 
 
+class BadAnswer(Halt):
+    """An answer no OAI-PMH server gives: an unexpected status, or a body beyond all bounds."""
+
+
 class OaiClient:
     """One repository, through one polite `upstream`; raises Held, Transient and Halt as the contract has them."""
 
@@ -61,6 +65,6 @@ def _for_a_human() -> Iterator[None]:
         what = "a challenge page" if refusal.challenge else "a refusal"
         raise Halt(f"{refusal} ({what}). Ask the repository's operator before re-arming") from refusal
     except (UnexpectedStatus, TooLarge) as answer:
-        raise Halt(f"{answer}. Check base_url and the server before re-arming") from answer
+        raise BadAnswer(f"{answer}. Check base_url and the server before re-arming") from answer
     except UnsafeUrl as url:
         raise OperatorError(str(url)) from url

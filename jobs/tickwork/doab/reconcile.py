@@ -17,6 +17,8 @@ from tickwork.doab.snapshots import Snapshot
 from tickwork.doab.store import DoabStore
 
 BATCH = 500
+FEW = 10
+"""So many deletions are a few, whatever share of a small store they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ def difference(live: dict[str, str], active: Snapshot, deleted: Snapshot) -> Dif
     return Difference(sorted(active.identifiers.keys() - live.keys()), stale, sorted(live.keys() - known))
 
 
+def too_many(deletions: int, live: int, settings: DoabSettings, allowed: int) -> bool:
+    """Whether so many deletions out of `live` records need a human's word, `allowed`."""
+    return deletions > max(FEW, allowed, settings.mass_delete_rate * live)
+
+
 def reconcile(
     store: DoabStore, active: Snapshot, deleted: Snapshot, settings: DoabSettings, allow_deletes: int
 ) -> Iterator[Unit]:
@@ -59,7 +66,7 @@ def reconcile(
     """
     live = store.live()
     stale = difference(live, active, deleted).stale
-    if len(stale) > max(allow_deletes, settings.mass_delete_rate * len(live)):
+    if too_many(len(stale), len(live), settings, allow_deletes):
         raise Halt(
             f"{len(stale)} of {len(live)} records would be deleted (limit {settings.mass_delete_rate:.0%}). If that is "
             f"right, re-arm, then: tickwork doab reconcile --allow-deletes {len(stale)}"

@@ -56,13 +56,14 @@ def m001_records_crawls_worklist(db: Database) -> None:
         ) WITHOUT ROWID""",
         """
         CREATE TABLE worklist (
-          position INTEGER PRIMARY KEY, identifier TEXT NOT NULL UNIQUE,
+          list TEXT NOT NULL, position INTEGER NOT NULL, identifier TEXT NOT NULL,
           state TEXT NOT NULL DEFAULT 'todo' CHECK (state IN ('todo', 'ok', 'gone', 'present', 'retry', 'review')),
           attempts INTEGER NOT NULL DEFAULT 0, next_attempt TEXT NOT NULL DEFAULT '',
-          settled TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT ''
-        )""",
-        "CREATE INDEX worklist_todo ON worklist (state, position)",
-        "CREATE INDEX worklist_settled ON worklist (settled)",
+          settled TEXT NOT NULL DEFAULT '', why TEXT NOT NULL DEFAULT '',
+          PRIMARY KEY (list, position), UNIQUE (list, identifier)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX worklist_todo ON worklist (list, state, position)",
+        "CREATE INDEX worklist_settled ON worklist (list, settled)",
         "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ):
         db.execute(statement)

@@ -43,6 +43,7 @@ class DoabSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_attempts: int = 5
     gone_rate: float = 0.30
     review_rate: float = 0.05
+    fault_rate: float = 0.20
     malformed_rate: float = 0.05
     shrink_rate: float = 0.05
     mass_delete_rate: float = 0.10

@@ -49,18 +49,21 @@ def write(
     ).encode()
     count = body.count(b"\n")
     head = f"# tickwork identifiers v1 source={source} crawled={crawled} count={count} sha256={_digest(body)}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(path.name + ".new")
-    with fresh.open("wb") as file:
-        file.write(head.encode() + body)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        with fresh.open("wb") as file:
+            file.write(head.encode() + body)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise OperatorError(f"cannot write the snapshot {path}: {error.strerror}") from error
 
 
 def read(path: Path) -> Snapshot:

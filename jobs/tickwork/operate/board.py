@@ -17,6 +17,7 @@ from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import Outcome
 from tickwork.upstream.slots import Hold, Slots
 
+_FAILED = (Outcome.CRASHED.value, Outcome.KILLED.value)
 RATE_PASSES = 12
 """Passes looked back at to estimate how fast a backlog goes down."""
 
@@ -81,7 +82,7 @@ def _row(
 ) -> Row:
     markers = Markers(layout.job(job.name))
     last = ledger.last(job.name) if ledger else None
-    good = ledger.last(job.name, (Outcome.DRAINED, Outcome.MORE)) if ledger else None
+    good = ledger.last(job.name, success=True) if ledger else None
     current = next((row for row in running if row.job == job.name), None)
     hold = holds.get(last.host) if last else None
     state, reason, since = _state(job, markers, last, current, hold)
@@ -114,12 +115,10 @@ def _state(
         return "done", "drained", markers.since(".done")
     if hold:
         return "held", hold.why, hold.since
-    if markers.failures() and (last is None or last.outcome in (Outcome.CRASHED.value, Outcome.KILLED.value)):
-        return (
-            "failing",
-            f"{markers.failures()} failures in a row: {last.reason if last else ''}",
-            last.ended if last else None,
-        )
+    failing = markers.failing_since()
+    if failing and (last is None or last.ended is None or failing > last.ended or last.outcome in _FAILED):
+        why = last.reason if last and last.outcome in _FAILED else "it did not even begin; see its log"
+        return "failing", f"{markers.failures()} failures in a row: {why}", failing
     if last is None:
         return "never ran", "", None
     if markers.skips()[1]:
@@ -145,12 +144,13 @@ def _eta(backlog: int | None, passes: list[PassRow], now: dt.datetime) -> dt.dat
 
 def next_tick(job: Job, now: dt.datetime) -> dt.datetime | None:
     """When the schedule fires next, if the job is armed and has one."""
-    if not job.armed or not job.schedule:
+    if not job.armed or not job.schedule or job.scheduler == "manual":
         return None
     from cronsim import CronSim, CronSimError
 
     try:
-        return next(CronSim(job.schedule, now))
+        # Cron and timers fire by the machine's local time.
+        return next(CronSim(job.schedule, now.astimezone())).astimezone(dt.UTC)
     except (CronSimError, StopIteration):
         return None
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import subprocess
 import sys
+from collections import deque
 from typing import Annotated
 
 import typer
@@ -13,7 +15,7 @@ import typer
 from tickwork.app import App
 from tickwork.contract.ledger import Ledger, operator
 from tickwork.contract.markers import Markers
-from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.outcomes import OperatorError, Outcome
 from tickwork.operate.board import Row, board, current_holds, slots
 from tickwork.operate.show import moment, table
 
@@ -90,20 +92,29 @@ def _mend(row: Row) -> str:
     }.get(row.state, "nothing: it ended in good order and waits for its next tick")
 
 
-def run(context: typer.Context, job: JobName) -> None:
-    """Run one tick of a job now, as its schedule would: under its locks, honouring its markers."""
+def run(context: typer.Context, job: JobName, as_json: AsJson = False) -> None:
+    """Run one tick of a job now, as its schedule would: under its locks, honouring its markers; exits with its code."""
     deployment: App = context.obj
     wanted = deployment.job(job)
-    sys.stdout.flush()
+    environment = dict(os.environ)
     if wanted.wrapper:
         # The wrapper's own exit code is for cron; this asks it for the outcome's, and to show what the job prints.
-        environment = {**os.environ, "TICK_SCHEDULER": "hand", "TICK_FOREGROUND": "1"}
-        try:
-            os.execve(wanted.wrapper, [wanted.wrapper], environment)  # noqa: S606 - no shell is wanted
-        except OSError as error:
-            raise OperatorError(f"cannot run {wanted.wrapper}: {error.strerror}; deploy {job} again") from error
-    command = [sys.executable, "-m", "tickwork", *deployment.global_options, *wanted.command]
-    os.execv(sys.executable, command)  # noqa: S606
+        command = [wanted.wrapper]
+        environment |= {"TICK_SCHEDULER": "hand", "TICK_FOREGROUND": "1"}
+    elif wanted.command:
+        command = [sys.executable, "-m", "tickwork", *deployment.global_options, "--job", job, *wanted.command]
+    else:
+        raise OperatorError(f"{job} has no command; give it one in [jobs.{job}]")
+    try:
+        if not as_json:
+            sys.stdout.flush()
+            os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
+        code = subprocess.run(command, env=environment, stdout=sys.stderr, check=False).returncode
+    except OSError as error:
+        raise OperatorError(f"cannot run {command[0]}: {error.strerror}; deploy again") from error
+    outcome = next((outcome.value for outcome in Outcome if outcome.exit_code == code), Outcome.CRASHED.value)
+    print(json.dumps({"job": job, "exit_code": code, "outcome": outcome}))
+    raise typer.Exit(code)
 
 
 def rearm(
@@ -115,8 +126,7 @@ def rearm(
 ) -> None:
     """Clear a job's halt after its cause is mended; the reason goes into the audit."""
     deployment: App = context.obj
-    if not deployment.layout.job(job).is_dir():  # a job that is no longer deployed may still be halted
-        deployment.job(job)
+    _must_be_known(deployment, job)
     _must_say_why(why)
     markers = Markers(deployment.layout.job(job))
     if not markers.halted and not (done and markers.done):
@@ -151,14 +161,14 @@ def holds(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @holds_app.command("clear")
-def clear_hold(context: typer.Context, host: str, why: Why) -> None:
+def clear_hold(context: typer.Context, host: str, why: Why, as_json: AsJson = False) -> None:
     """Lift the hold on HOST, because its operator agreed; the reason goes into the audit."""
     _must_say_why(why)
     with slots(context.obj.layout, read_only=False) as opened:
         if opened is None:
             raise OperatorError(f"no hold is in force on {host}: nothing was ever asked of it")
         opened.clear(host, operator(), why)
-    print(f"{host} may be called again")
+    print(json.dumps({"host": host, "cleared": True}) if as_json else f"{host} may be called again")
 
 
 def manners(
@@ -188,10 +198,11 @@ def logs(
 ) -> None:
     """Show the end of a job's log."""
     deployment: App = context.obj
-    deployment.job(job)
+    _must_be_known(deployment, job)
     path = deployment.layout.log(job)
     try:
-        tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        with path.open(encoding="utf-8", errors="replace") as log:
+            tail = [line.rstrip("\n") for line in deque(log, maxlen=lines)]
     except OSError as error:
         raise OperatorError(f"cannot read the log {path}: {error.strerror}") from error
     print(json.dumps(tail, indent=1) if as_json else "\n".join(tail))
@@ -209,6 +220,12 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         print("\n".join(found) or f"{len(deployment.settings.jobs)} jobs are deployed, nothing is wrong with them")
     if found:
         raise typer.Exit(OperatorError.exit_code)
+
+
+def _must_be_known(deployment: App, job: str) -> None:
+    """Raise OperatorError for a job nobody knows; one that is no longer deployed may still be halted, or have a log."""
+    if not deployment.layout.job(job).is_dir():
+        deployment.job(job)
 
 
 def _must_say_why(why: str) -> None:

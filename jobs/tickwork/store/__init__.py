@@ -1,1 +1,1 @@
-"""Opening databases, migrations, transactions."""
+"""Migrations of the databases of the sources."""

@@ -38,11 +38,13 @@ def told_to_wait(
     The result lies between `now` + 1 s and `now` + `max_hold` seconds.
     """
     fields = {name.lower(): value.strip() for name, value in headers.items()}
+    # Moments are by the server's clock, which may be hours off ours.
+    clock = _date(fields.get("date", "")) or now
     seconds: float | None = None
     if not 200 <= status < 300:
-        seconds = _retry_after(fields.get("retry-after", ""), now)
+        seconds = _retry_after(fields.get("retry-after", ""), clock)
     if seconds is None and (status in (429, 503) or _exhausted(fields)):
-        seconds = _reset(fields, now)
+        seconds = _reset(fields, clock)
     if seconds is None:
         return None
     held = min(max(seconds, MIN_HOLD_SECONDS), max_hold)
@@ -54,12 +56,20 @@ def _retry_after(value: str, now: dt.datetime) -> float | None:
     delays = [_seconds(part.strip()) for part in value.split(",")]
     if all(delay is not None for delay in delays):
         return max(delay for delay in delays if delay is not None)
+    date = _date(value)
+    return date.timestamp() - now.timestamp() if date else None
+
+
+def _date(value: str) -> dt.datetime | None:
+    """The HTTP date in `value`, None if it is none."""
     try:
         date = parsedate_to_datetime(value)
         # "-0000" and asctime dates come without a zone; every HTTP date is UTC.
-        return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp() - now.timestamp()
+        date = date if date.tzinfo else date.replace(tzinfo=dt.UTC)
+        date.timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
+    return date
 
 
 def _seconds(value: str) -> float | None:

@@ -235,6 +235,7 @@ class Upstream:
             self._watchdog.shorten(watch, MIN_HOLD_SECONDS)
             self._refuse_challenge(target, status, headers, _excerpt(response, watch) if is_html(headers) else b"")
             assert held is not None
+            held.answered = True
             raise held
         self._refuse_challenge(target, status, headers, b"")
         if status in wanted.statuses:
