@@ -38,3 +38,14 @@ case $tier in
   soak) selection="" ;;
 esac
 step "pytest ($tier)" python -m pytest -p no:cacheprovider -q -n 2 --dist loadfile ${selection:+-m "$selection"} "$@"
+[ "$tier" != quick ] || exit 0
+
+TICKWORK_HOSTS=$(mktemp -d /var/tmp/tickwork-hosts.XXXXXX)
+export TICKWORK_HOSTS
+step "molecule default: the demo inventory, unprivileged" molecule test -s default
+if reason=$(molecule/hosts/hosts.sh why-not); then
+  step "molecule hosts: two real systemd hosts" molecule test -s hosts
+else
+  echo "==> molecule hosts: skipped: $reason"
+fi
+rmdir --ignore-fail-on-non-empty "$TICKWORK_HOSTS" 2>/dev/null || true

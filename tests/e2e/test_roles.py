@@ -141,6 +141,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tickwork_overrides": {HARVEST: {"lock_wait": "22m"}}},
         "doab-harvest waits 1320 s for its locks, but doab-backfill may hold them for 1320 s in turn",
     ),
+    "misspelt": (
+        {"tickwork_overrides": {"doab-harvst": {"timeout": "30m"}}},
+        "tickwork_overrides changes doab-harvst, but the jobs of misspelt are doab-backfill, doab-harvest",
+    ),
     "twin": (
         {"tickwork_ticks": [{"name": HARVEST, "command": "doab harvest"}], "tickwork_armed": False},
         "Two jobs of twin have one name",
@@ -184,3 +188,32 @@ def test_what_cannot_work_is_refused_by_name_before_anything_is_installed(tmp_pa
         assert not (tmp_path / name).exists()
     for name in OTHERS:
         assert not re.search(rf"(fatal|failed): \[{name}\]", said), name
+
+
+def test_molecule_demo_on_this_machine() -> None:
+    molecule("default", {})
+
+
+@pytest.mark.timeout(2400)
+def test_molecule_two_systemd_hosts(tmp_path: Path) -> None:
+    environment = {"TICKWORK_HOSTS": str(tmp_path / "hosts")}
+    hosts = ROOT / "molecule" / "hosts" / "hosts.sh"
+    asked = subprocess.run(
+        [hosts, "why-not"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        pytest.skip(f"systemd hosts cannot be booted here: {asked.stdout.strip()}")
+    molecule("hosts", environment)
+
+
+def molecule(scenario: str, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [TOOLS / "molecule", "test", "--scenario-name", scenario],
+        cwd=ROOT,
+        env={**os.environ, **environment, "PATH": f"{TOOLS}:{os.environ['PATH']}", "NO_COLOR": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
