@@ -70,3 +70,21 @@ def test_retry_after_wins_over_a_reset_and_counts_with_every_refusal() -> None:
     assert wait(Retry_After="soon", RateLimit_Reset="900") == 900
     assert wait(status=403, Retry_After="20") == 20
     assert wait(status=200, Retry_After="20") is None
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 3, 30])
+def test_moments_are_by_the_clock_of_the_server_that_names_them(hours: int) -> None:
+    theirs = NOW + dt.timedelta(hours=hours)
+
+    def shown(moment: dt.datetime) -> str:
+        return moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+    in_five_minutes = theirs + dt.timedelta(minutes=5)
+    assert wait(Date=shown(theirs), Retry_After=shown(in_five_minutes)) == 300
+    assert wait(Date=shown(theirs), X_RateLimit_Reset=str(int(in_five_minutes.timestamp()))) == 300
+    assert wait(Date=shown(theirs), Retry_After="120") == 120
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Sun, 99 Mar 2026 12:00:00 GMT"])
+def test_without_a_date_that_can_be_read_our_own_clock_is_the_measure(date: str) -> None:
+    assert wait(Date=date, Retry_After="Sun, 01 Mar 2026 12:05:00 GMT") == 300

@@ -67,13 +67,13 @@ class Markers:
                 if not self._makes_folder:
                     raise OperatorError(f"{self.job} cannot run: the state folder {self.folder} is missing")
                 self.folder.mkdir(parents=True, exist_ok=True)
-            reserve = self._read(".reserve")
+            reserve = self._bytes(".reserve")
             if len(reserve) == RESERVE_BYTES and reserve.strip():
                 # A reason in it: whoever was halting was killed before the rename.
                 self._path(".reserve").replace(self._path(".halted"))
                 self._sync()
                 return
-            if reserve == " " * RESERVE_BYTES and self._path(".tally").exists():
+            if reserve == b" " * RESERVE_BYTES and self._path(".tally").exists():
                 return
             fresh = self._path(f".reserve.{os.getpid()}")  # another run may be at it too
             _write_through(fresh, b" " * RESERVE_BYTES)
@@ -150,12 +150,15 @@ class Markers:
         return self.folder / name
 
     def _read(self, name: str) -> str:
+        return self._bytes(name).decode("utf-8", errors="replace")
+
+    def _bytes(self, name: str) -> bytes:
         path = self._path(name)
         try:
             # A pipe or a device by that name would keep us reading for good.
-            return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            return path.read_bytes() if path.is_file() else b""
         except OSError:
-            return ""
+            return b""
 
     def _sync(self) -> None:
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)

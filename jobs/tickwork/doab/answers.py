@@ -19,7 +19,8 @@ _HEADER, _METADATA, _IDENTIFIER = OAI + "header", OAI + "metadata", OAI + "ident
 _DATESTAMP_TAG = OAI + "datestamp"
 
 _ILLEGAL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-_DECLARATION = re.compile(rb"<\?xml[^>]*?(?:encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"'])?[^>]*?\?>")
+_DECLARATION = re.compile(rb"<\?xml[^>]*\?>")
+_ENCODING = re.compile(rb"\sencoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,8}));")
 _DATESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d:\d\d)(?:\.\d+)?Z)?", re.ASCII)
 
@@ -154,7 +155,7 @@ def identity(body: bytes, url: str) -> Identity:
     earliest = (element.findtext(OAI + "earliestDatestamp") or "").strip()
     return Identity(
         _response_date(root, url),
-        _whole_seconds(earliest) or "1970-01-01",
+        _existing(_whole_seconds(earliest)) or "1970-01-01",
         granularity.upper() == "YYYY-MM-DD",
     )
 
@@ -199,6 +200,15 @@ def _whole_seconds(datestamp: str) -> str:
     return f"{match[1]}{match[2]}Z" if match[2] else match[1]
 
 
+def _existing(datestamp: str) -> str:
+    """The datestamp, or "" if the calendar has no such day or hour."""
+    try:
+        dt.datetime.fromisoformat(datestamp)
+    except ValueError:
+        return ""
+    return datestamp
+
+
 def _response_date(root: etree._Element, url: str) -> str:
     text = (root.findtext(OAI + "responseDate") or "").strip()
     try:
@@ -216,7 +226,8 @@ def _number(text: str | None) -> int | None:
 def _without_illegal(text: bytes) -> bytes:
     """`text` as UTF-8 without the characters XML forbids, raw or as references; broken bytes become U+FFFD."""
     declaration = _DECLARATION.match(text)
-    encoding = declaration[1].decode() if declaration and declaration[1] else "utf-8"
+    named = _ENCODING.search(declaration[0]) if declaration else None
+    encoding = named[1].decode() if named else "utf-8"
     try:
         decoded = text[declaration.end() if declaration else 0 :].decode(encoding, errors="replace")
     except LookupError:

@@ -134,7 +134,7 @@ def backfill(
     own = SnapshotFiles.under(deployment.layout.snapshots())
     given = _given_list(use_active_file, use_deleted_file, ids_file)
     if dry_run:
-        _print_worklist(deployment, settings, given or own.active)
+        _print_worklist(deployment, settings, given, own)
         return
 
     def work(one_pass: Pass) -> Iterator[Unit]:
@@ -335,11 +335,11 @@ def _snapshot(
     return found
 
 
-def _print_worklist(deployment: App, settings: DoabSettings, path: Path) -> None:
-    if not path.exists():
-        print("there is no snapshot yet: the first passes would crawl the identifiers", file=sys.stderr)
+def _print_worklist(deployment: App, settings: DoabSettings, given: Path | None, own: SnapshotFiles) -> None:
+    snapshot = snapshots.read(given or own.active) if given or own.active.exists() else None
+    if snapshot is None or (not given and snapshot.source != source(settings)):
+        print("there is no snapshot of this repository yet: the first passes would crawl it", file=sys.stderr)
         return
-    snapshot = snapshots.read(path)
     malformed = set(backfilling.malformed_in(snapshot, settings))
     with _reading(deployment, settings) as store:
         live = store.live() if store else {}

@@ -23,7 +23,8 @@ def parse(text: str, what: str = "date") -> dt.datetime:
 
 def shown(moment: dt.datetime, *, day: bool) -> str:
     """`moment` as the server wants it, to the day or to the second."""
-    return moment.strftime("%Y-%m-%d" if day else "%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: it writes a year before 1000 with fewer digits.
+    return moment.date().isoformat() if day else moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def end_of(text: str, *, day: bool) -> str:

@@ -37,8 +37,8 @@ def harvest(
     first answer less `overlap_days`, and only after a complete list that left no gap behind it. An interrupted
     harvest goes on at the next pass; one with other bounds replaces it.
 
-    Raises Halt when a pass would turn more live records into tombstones than `mass_delete_rate` of them, and more
-    than `allow_deletes`.
+    Deletions of live records are stored at the end, all at once. Raises Halt instead, and stores none of them, when
+    they are more than `mass_delete_rate` of the live records and more than `allow_deletes`.
     """
     state = CrawlState(store.connection, VERB)
     asked = " ".join((oai.base_url, settings.prefix, settings.set, first, last))
@@ -53,10 +53,19 @@ def harvest(
         until = dates.end_of(last, day=day) if last else dates.shown(dates.parse(identity.response_date), day=day)
         return dates.shown(_begin(first, cursor, identity, settings), day=day), until
 
+    def save(records: Sequence[Record]) -> None:
+        # A deletion of what is live takes its metadata away: it waits until the whole list can be judged.
+        store.save(record for record in records if not record.deleted or not store.is_live(record.identifier))
+
     plan = Plan(VERB, origin, bounds, settings.window_items, settings.miscount_rate)
-    guard = DeleteGuard(store, settings, allow_deletes)
-    yield from crawl(store, oai, plan, guard.save, warn)
+    yield from crawl(store, oai, plan, save, warn)
+    deletions = _deletions(store, state)
+    if alarm := _too_many(len(deletions), store, settings, allow_deletes):
+        with store.transaction():
+            state.drop()  # whoever re-arms wants the server asked again
+        raise Halt(alarm)
     with store.transaction():
+        store.save(deletions)
         if _moves_cursor(origin, store.fact(cursor_name)):
             moved = dates.parse(state.first_response()) - dt.timedelta(days=settings.overlap_days)
             store.remember(cursor_name, dates.shown(moved, day=False))
@@ -76,21 +85,23 @@ def _moves_cursor(origin: str, cursor: str) -> bool:
     return not last and (not first or not cursor or dates.parse(first) <= dates.parse(cursor))
 
 
-class DeleteGuard:
-    """Saves pages, and refuses the one with which a pass would delete too much: a server's fault may look like that."""
+def _deletions(store: DoabStore, state: CrawlState) -> list[Record]:
+    """The tombstones that the complete list has for records that are live here and not newer."""
+    live = store.live()
+    return [
+        Record(identifier, stamp, deleted=True)
+        for identifier, stamp in state.seen(deleted=True)
+        if identifier in live and stamp >= live[identifier]
+    ]
 
-    def __init__(self, store: DoabStore, settings: DoabSettings, allow_deletes: int) -> None:
-        self._store, self._settings, self._allowed = store, settings, allow_deletes
-        self._live = store.counts()[0]
-        self._deleted = 0
 
-    def save(self, records: Sequence[Record]) -> None:
-        """Store a page inside a transaction; raises Halt, with the figures, instead."""
-        self._deleted += sum(record.deleted and self._store.is_live(record.identifier) for record in records)
-        if too_many(self._deleted, self._live, self._settings, self._allowed):
-            raise Halt(
-                f"the server says of {self._deleted} of {self._live} records that they are deleted "
-                f"(limit {self._settings.mass_delete_rate:.0%}). If that is right, re-arm, then: "
-                f"tickwork doab harvest --allow-deletes N"
-            )
-        self._store.save(records)
+def _too_many(deletions: int, store: DoabStore, settings: DoabSettings, allowed: int) -> str:
+    """Why so many deletions are not believed, with the figures: a server's fault may look like that. Or empty."""
+    live = store.counts()[0]
+    if not too_many(deletions, live, settings, allowed):
+        return ""
+    return (
+        f"the server says of {deletions} of {live} records that they are deleted "
+        f"(limit {settings.mass_delete_rate:.0%}). If that is right, re-arm, then, with the same dates: "
+        f"tickwork doab harvest --allow-deletes {deletions}"
+    )
