@@ -122,30 +122,43 @@ def test_a_deployed_table_still_takes_the_lock_of_its_source(host: Host, oai: Fa
 # A job under a name of its own
 
 
+AS_NIGHTLY = ("--job", "nightly", "doab", "backfill", "--limit", "3")
+"""What `tickwork run nightly` becomes, without the second that a new process takes."""
+
+
 def test_a_job_of_another_name_has_markers_and_locks_of_its_own(host: Host, oai: FakeOai) -> None:
     host.settings(NIGHTLY)
-    assert host.start("run", "nightly").code == 3
+    assert host.run(*AS_NIGHTLY).code == 3
     assert (host.state / "jobs" / "nightly" / ".progress").exists()
     assert not (host.state / "jobs" / "doab-backfill").exists()
-    assert oai.history
     before = len(oai.history)
+    assert before
     with (host.state / "locks" / "mine").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert host.start("run", "nightly").code == 75
+        assert host.run(*AS_NIGHTLY).code == 75
     assert len(oai.history) == before
-    markers = Markers(host.state / "jobs" / "nightly")
-    markers.halt("looked odd")
+    Markers(host.state / "jobs" / "nightly").halt("looked odd")
+    assert host.run(*AS_NIGHTLY).code == 4
+    assert len(oai.history) == before
+
+
+def test_running_a_halted_job_of_another_name_sends_nothing(host: Host, oai: FakeOai) -> None:
+    host.settings(NIGHTLY)
+    Markers(host.state / "jobs" / "nightly").ready()
+    Markers(host.state / "jobs" / "nightly").halt("looked odd")
     said = host.start("run", "nightly")
     assert said.code == 4
     assert "nightly is halted: looked odd" in said.err
-    assert len(oai.history) == before
+    assert not oai.history
 
 
+@pytest.mark.slow
 def test_a_run_for_a_program_is_json_and_nothing_else(host: Host, oai: FakeOai) -> None:
     host.settings(NIGHTLY)
     said = host.start("run", "nightly", "--json")
     assert said.code == 3
     assert json.loads(said.out) == {"job": "nightly", "exit_code": 3, "outcome": "more"}
+    assert oai.history
     Markers(host.state / "jobs" / "nightly").halt("looked odd")
     said = host.start("run", "nightly", "--json")
     assert (said.code, json.loads(said.out)["outcome"]) == (4, "halted")
@@ -243,7 +256,7 @@ def test_under_a_wrapper_the_line_is_the_wrappers_to_keep(host: Host, monkeypatc
 def test_the_log_of_a_job_that_is_no_longer_deployed_is_shown(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.settings(NIGHTLY)
     monkeypatch.setenv("TICKWORK_WRAPPED", "")
-    assert host.run("--job", "nightly", "doab", "backfill", "--limit", "3").code == 3
+    assert host.run(*AS_NIGHTLY).code == 3
     host.settings()
     said = host.run("logs", "nightly")
     assert said.code == 0

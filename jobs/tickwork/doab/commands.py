@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -287,8 +288,11 @@ def _reading(deployment: App, settings: DoabSettings) -> Iterator[DoabStore | No
     """The store for reading, or None when there is none yet."""
     path = deployment.layout.database("doab")
     opened = DoabStore.open(path, settings.pattern(), read_only=True) if path.exists() else nullcontext()
-    with opened as store:
-        yield store
+    try:
+        with opened as store:
+            yield store
+    except sqlite3.DatabaseError as error:
+        raise OperatorError(f"cannot read {path}: {error}. Restore it from a copy") from error
 
 
 @contextmanager
