@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import stat
 import subprocess
 from dataclasses import dataclass, field
@@ -78,7 +79,9 @@ class Wrapper:
 
     def start(self) -> subprocess.Popen[str]:
         """Begin a tick and leave it running."""
-        return subprocess.Popen([self.path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            [self.path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_hear_interrupts
+        )
 
     @property
     def halted(self) -> bool:
@@ -90,3 +93,8 @@ class Wrapper:
         """The outcome of every tick so far, from the log."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line.split("outcome=")[1].split()[0] for line in lines if f"job={self.name} outcome=" in line]
+
+
+def _hear_interrupts() -> None:
+    """As cron starts it: who runs in the background ignores SIGINT, and a shell cannot trap what it inherits so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
