@@ -94,6 +94,7 @@ def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: 
 
 def test_a_job_goes_on_the_schedule_off_it_and_away_and_its_state_stays(deployment: Deployment) -> None:
     deployment.deploy(tickwork_scheduler="cron")
+    assert {job["scheduler"] for job in deployment.settings()["jobs"].values()} == {"cron"}
     entry = deployment.entry(BACKFILL)
     lines = entry.read_text().splitlines()
     assert entry.read_text().endswith("\n")
@@ -188,32 +189,3 @@ def test_what_cannot_work_is_refused_by_name_before_anything_is_installed(tmp_pa
         assert not (tmp_path / name).exists()
     for name in OTHERS:
         assert not re.search(rf"(fatal|failed): \[{name}\]", said), name
-
-
-def test_molecule_demo_on_this_machine() -> None:
-    molecule("default", {})
-
-
-@pytest.mark.timeout(2400)
-def test_molecule_two_systemd_hosts(tmp_path: Path) -> None:
-    environment = {"TICKWORK_HOSTS": str(tmp_path / "hosts")}
-    hosts = ROOT / "molecule" / "hosts" / "hosts.sh"
-    asked = subprocess.run(
-        [hosts, "why-not"], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    if asked.returncode:
-        pytest.skip(f"systemd hosts cannot be booted here: {asked.stdout.strip()}")
-    molecule("hosts", environment)
-
-
-def molecule(scenario: str, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [TOOLS / "molecule", "test", "--scenario-name", scenario],
-        cwd=ROOT,
-        env={**os.environ, **environment, "PATH": f"{TOOLS}:{os.environ['PATH']}", "NO_COLOR": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
