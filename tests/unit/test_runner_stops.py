@@ -1,0 +1,112 @@
+"""A pass can stop, crash, be killed or be asked to end anywhere, and the next one takes it further."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runner_kit import JOB, TODO, Store, last
+from tickwork.contract.layout import Layout
+from tickwork.contract.ledger import Ledger
+from tickwork.contract.outcomes import Outcome
+from tickwork.contract.runner import Pass, run_pass
+from tickwork.contract.units import Budget, Unit
+
+pytestmark = pytest.mark.usefixtures("bare_environment")
+
+
+@pytest.mark.parametrize("k", range(1, 9))
+def test_a_pass_can_stop_after_any_k_units_and_the_end_state_is_the_same(
+    layout: Layout, k: int, tmp_path: Path
+) -> None:
+    truth = Store(Layout.under(tmp_path / "truth"))
+    assert run_pass(JOB, truth.work, Budget(), Layout.under(tmp_path / "truth")) is Outcome.DRAINED
+    store, passes = Store(layout), 0
+    while run_pass(JOB, store.work, Budget(items=k), layout) is Outcome.MORE:
+        passes += 1
+    assert store.canonical() == truth.canonical()
+    assert len(truth.canonical()) == TODO
+    assert passes == TODO // k
+    assert last(layout).backlog in (None, 0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, TODO])
+def test_a_pass_can_crash_after_any_k_units_and_the_end_state_is_the_same(layout: Layout, k: int) -> None:
+    store = Store(layout)
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        for count, unit in enumerate(store.work(one_pass), 1):
+            yield unit
+            if count == k:
+                raise RuntimeError("pulled the plug")
+
+    for _ in range(TODO):
+        if run_pass(JOB, work, Budget(), layout) is Outcome.DRAINED:
+            break
+    assert [item for item, _ in store.canonical()] == list(range(TODO))
+
+
+def test_a_killed_pass_is_taken_further_by_the_next_one(layout: Layout) -> None:
+    program = f"""
+        import os, sys
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from tests.runner_kit import JOB, Store
+        from tickwork.contract.layout import Layout
+        from tickwork.contract.runner import run_pass
+        from tickwork.contract.units import Budget
+        layout = Layout.under(Path({str(layout.state)!r}))
+        store = Store(layout)
+        def work(one_pass):
+            for count, unit in enumerate(store.work(one_pass), 1):
+                yield unit
+                if count == 7:
+                    os.kill(os.getpid(), 9)
+        run_pass(JOB, work, Budget(), layout)
+    """
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    store = Store(layout)
+    assert len(store.canonical()) == 7
+    assert run_pass(JOB, store.work, Budget(), layout) is Outcome.DRAINED
+    assert [item for item, _ in store.canonical()] == list(range(TODO))
+    with Ledger(layout.database("ledger"), read_only=True) as ledger:
+        assert [row.outcome for row in ledger.recent("nightly", 9)] == ["drained", "killed"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_pass_after_the_unit_in_hand(layout: Layout, number: signal.Signals) -> None:
+    store = Store(layout)
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        for count, unit in enumerate(store.work(one_pass), 1):
+            if count == 5:
+                os.kill(os.getpid(), number)
+            yield unit
+
+    assert run_pass(JOB, work, Budget(), layout) is Outcome.MORE
+    assert last(layout).reason == f"asked to stop by {number.name}"
+    assert last(layout).units == 5 == len(store.canonical())
+
+
+def test_a_signal_inside_a_wait_ends_the_pass_within_a_moment(layout: Layout) -> None:
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        yield Unit()
+        one_pass.stop.sleep(60)
+
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    assert run_pass(JOB, work, Budget(), layout) is Outcome.MORE
+    assert time.monotonic() - began < 5
+    assert last(layout).reason == "asked to stop by SIGTERM"
