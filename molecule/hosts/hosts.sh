@@ -133,7 +133,7 @@ reboot() {
 }
 
 down() {
-  local home name group
+  local home name group address
   for home in "$FOLDER"/hosts/*/; do
     [ -d "$home" ] || continue
     name=$(basename "$home")
@@ -144,6 +144,8 @@ down() {
       [ ! -d "$group/tickwork-$name" ] || find "$group/tickwork-$name" -depth -type d -exec rmdir {} + 2>/dev/null || true
     done
   done
+  # A namespace lives on while a process is in it, and its cable with it.
+  while read -r name address; do ip link del "tw${address##*.}" 2>/dev/null || true; done 2>/dev/null <"$FOLDER/addresses" || true
   ip link del "$BRIDGE" 2>/dev/null || true
   ! grep -q " $FOLDER/" /proc/mounts || { echo "something below $FOLDER is still mounted; it is left there" >&2 && return 1; }
   rm -rf "$FOLDER"
