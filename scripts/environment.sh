@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Sourced by demo.sh and test.sh: the Debian packages and the virtual environment they need. Quick when all is there.
 
+# The one UTF-8 locale that every Debian has; Ansible refuses to start under one that is not installed.
+export LC_ALL=C.UTF-8
+
 # debian_packages COMMAND=PACKAGE...: install the packages whose command is missing, or say which they are.
 debian_packages() {
   local pair missing=()
@@ -45,7 +48,7 @@ _newest_python() {
       return
     fi
   done
-  if debian_packages python3=python3 >&2 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  if debian_packages python3=python3-venv >&2 && python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     command -v python3
     return
   fi

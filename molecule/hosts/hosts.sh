@@ -4,6 +4,7 @@
 #   hosts.sh up NAME...       build the Debian (once), boot the hosts, write FOLDER/inventory.yml
 #   hosts.sh reboot NAME...   power off cleanly and boot again: the disk stays, /run is new
 #   hosts.sh down             power off, unmount, remove FOLDER
+#   hosts.sh debian FOLDER    build a minimal Debian there, nothing else
 #   hosts.sh why-not          say what is missing here, and fail; say nothing where it can run
 #
 # FOLDER is TICKWORK_HOSTS, on a disk that overlayfs takes (not itself an overlay). Everything lies there, also the tools
@@ -52,10 +53,10 @@ sources() {
   )
 }
 
-base() {
-  [ ! -x "$BASE/sbin/init" ] || return 0
-  mkdir -p "$BASE"
-  sources | mmdebstrap --quiet --variant=minbase --include="$PACKAGES" "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$BASE" -
+debian() { # FOLDER [PACKAGES]
+  tools
+  mkdir -p "$1"
+  sources | mmdebstrap --quiet --variant=minbase ${2:+--include="$2"} "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$1" -
 }
 
 boot() { # NAME ADDRESS
@@ -85,7 +86,7 @@ await() { # ADDRESS
 up() {
   mkdir -p "$FOLDER"
   tools
-  base
+  [ -x "$BASE/sbin/init" ] || debian "$BASE" "$PACKAGES"
   [ -f "$FOLDER/key" ] || ssh-keygen -q -t ed25519 -N '' -f "$FOLDER/key"
   ip link add "$BRIDGE" type bridge
   ip addr add "$NET.1/24" dev "$BRIDGE"
@@ -154,7 +155,7 @@ down() {
 command=$1
 shift
 case $command in
-  up | reboot | down) "$command" "$@" ;;
+  up | reboot | down | debian) "$command" "$@" ;;
   why-not) why_not ;;
-  *) echo "hosts.sh up|reboot|down|why-not" >&2 && exit 2 ;;
+  *) echo "hosts.sh up|reboot|down|debian|why-not" >&2 && exit 2 ;;
 esac
