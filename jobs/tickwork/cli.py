@@ -1,6 +1,6 @@
 """The console command `tickwork`: global options, the operator's commands, and one group of commands a source.
 
-A source is imported only when one of its commands runs: `tickwork status` must not pay for what a harvest needs.
+A command's module is imported only when it runs: `tickwork status` must not pay for what a harvest needs.
 """
 
 from __future__ import annotations
@@ -23,22 +23,41 @@ from tickwork.operate.commands import register
 SOURCES = ("doab",)
 """The sources, in the order of `--help`. Adding one is its folder and its name here."""
 
+COMMANDS = {
+    "embed": ("tickwork.vectors.commands", "Give the texts of a corpus vectors, in a bounded pass."),
+    "publish": ("tickwork.publish.commands", "Publish a corpus: a generation that can be searched."),
+    "index": ("tickwork.publish.commands", "Make the index of what is published anew."),
+    "similar": ("tickwork.publish.commands", "Make the similar items of what is published anew."),
+    "generations": ("tickwork.publish.commands", "List, verify, roll back or prune what is published."),
+    "search": ("tickwork.search.commands", "Search what is published, by words, by meaning, or both."),
+    "similar-to": ("tickwork.search.commands", "Show the items most similar to one."),
+}
+"""What works on any corpus: the module each command is in, and its summary."""
+
+TABLES = ("vectors",)
+"""Tables of the settings file besides those of the sources."""
+
 
 class Group(TyperGroup):
     """The top-level group: the operator's commands, and the sources by name."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer's context type is private
-        """The operator's commands first, then the sources."""
-        return [*super().list_commands(ctx), *SOURCES]
+        """The operator's commands first, then those of any corpus, then the sources."""
+        return [*super().list_commands(ctx), *COMMANDS, *SOURCES]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-        """A source's name and summary for the help, without importing its commands."""
+        """A command's name and summary for the help, without importing it."""
+        if cmd_name in COMMANDS:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1])
         if cmd_name in SOURCES:
             return TyperCommand(cmd_name, help=import_module(f"tickwork.{cmd_name}").__doc__)
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
-        """The command to run, importing its source now."""
+        """The command to run, importing its module now."""
+        if args and args[0] in COMMANDS:
+            module = import_module(COMMANDS[args[0]][0])
+            return args[0], typer.main.get_group(module.app).commands[args[0]], args[1:]
         if args and args[0] in SOURCES:
             commands = import_module(f"tickwork.{args[0]}.commands")
             return args[0], typer.main.get_command(commands.app), args[1:]
@@ -81,7 +100,7 @@ def main_callback(
     from tickwork.app import App
     from tickwork.contract import settings
 
-    loaded = settings.load(config, SOURCES)
+    loaded = settings.load(config, (*SOURCES, *TABLES))
     options = [*(["--config", str(config)] if config else []), *(["--state", str(state)] if state else [])]
     for network in allow_private or []:
         options += ["--allow-private", network]

@@ -14,4 +14,7 @@ JOBS = (
         schedule="*/30 * * * *",
     ),
     Job(name="doab-reconcile", command=("doab", "reconcile"), locks=("doab-oai",)),
+    # These two call nobody; they share the processor with whatever else embeds or publishes here.
+    Job(name="doab-embed", command=("embed", "doab"), locks=("vectors",), schedule="*/20 * * * *"),
+    Job(name="doab-publish", command=("publish", "doab"), locks=("vectors",), schedule="10 * * * *"),
 )

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from sqlite_utils import Database, Migrations
 
+from tickwork.store.changes import follow
+
+# What says when we heard of a record, and nothing of the record itself.
+_OF_OURS = {"id", "datestamp", "first_seen", "last_changed"}
+
 migrations = Migrations("doab")
 
 
@@ -67,3 +72,9 @@ def m001_records_crawls_worklist(db: Database) -> None:
         "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ):
         db.execute(statement)
+
+
+@migrations()
+def m002_changes(db: Database) -> None:
+    """The change feed that embedding and publishing follow."""
+    follow(db, "records", [column for column in db["records"].columns_dict if column not in _OF_OURS])

@@ -17,7 +17,7 @@ from tickwork.doab.answers import Record
 from tickwork.doab.records import Fields, fields_of
 from tickwork.store.migrations import migrate
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LISTS = ("creators", "editors", "contributors", "subjects", "links", "isbns", "isbns_rejected", "series")
 _FIELDS = (

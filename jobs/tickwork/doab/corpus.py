@@ -1,0 +1,60 @@
+"""DOAB's books as a corpus."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from tickwork.vectors.corpus import Corpus, Document, Field
+
+
+def _document(row: sqlite3.Row) -> Document:
+    lists = {name: json.loads(row[name]) for name in ("creators", "editors", "contributors", "subjects", "isbns")}
+    people = [*lists["creators"], *lists["editors"], *lists["contributors"]]
+    words = (*lists["subjects"], *people, row["publisher"], *lists["isbns"], row["doi"], row["handle"] or "")
+    return Document(
+        id=row["id"],
+        identifier=row["identifier"],
+        title=row["title"],
+        text=row["description"],
+        words="\n".join(word for word in words if word),
+        url=f"https://directory.doabooks.org/handle/{row['handle']}" if row["handle"] else "",
+        fields={
+            "creators": people,
+            "subjects": lists["subjects"],
+            "publisher": row["publisher"],
+            "year": row["year"],
+            "language": row["language"],
+            "type": row["type"],
+            "licence": row["licence"],
+            "isbns": lists["isbns"],
+            "doi": row["doi"],
+            "handle": row["handle"],
+        },
+    )
+
+
+CORPORA = (
+    Corpus(
+        name="doab",
+        database="doab",
+        table="records",
+        select=(
+            "SELECT id, identifier, handle, title, description, creators, editors, contributors, subjects, publisher,"
+            " year, language, type, licence, isbns, doi FROM records WHERE NOT deleted"
+        ),
+        document=_document,
+        fields=(
+            Field("creators", "list"),
+            Field("subjects", "list", facet=True),
+            Field("publisher", facet=True),
+            Field("year", "number", facet=True),
+            Field("language", facet=True),
+            Field("type", facet=True),
+            Field("licence", facet=True),
+            Field("isbns", "list"),
+            Field("doi"),
+            Field("handle"),
+        ),
+    ),
+)

@@ -1,0 +1,100 @@
+"""What the stages of a campaign share: the folder they build in, what they build from, and what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from tickwork.contract.layout import Layout
+from tickwork.contract.outcomes import OperatorError
+from tickwork.publish import files
+from tickwork.publish.generations import Generation, Generations
+from tickwork.vectors.corpus import Corpus
+
+if TYPE_CHECKING:
+    from tickwork.vectors.device import Device
+
+CAMPAIGN, SNAPSHOT = "campaign.json", "snapshot.db"
+
+
+class Campaign(msgspec.Struct, kw_only=True, frozen=True):
+    """What a campaign was started for; every pass of it does the same, whatever the settings say meanwhile.
+
+    `base` is the generation that increments start from. `kind` index and similar make that one file anew and take the
+    others of `base` as they are.
+    """
+
+    kind: Literal["publish", "index", "similar"] = "publish"
+    base: str = ""
+    full: bool = False
+    """Make everything anew, also what could be had from the base by a few changes."""
+    factory: str = ""
+    nlist: int = 0
+    nprobe: int = 32
+    top_k: int = 20
+
+
+@dataclass
+class Build:
+    """One campaign's workplace."""
+
+    corpus: Corpus
+    layout: Layout
+    generations: Generations
+    campaign: Campaign
+    open_device: Callable[[], Device]
+    warn: Callable[[str], None]
+
+    @property
+    def folder(self) -> Path:
+        """Where the files come to lie."""
+        return self.generations.building
+
+    @cached_property
+    def device(self) -> Device:
+        """The device of this pass, tried out when it is first needed."""
+        return self.open_device()
+
+    @cached_property
+    def base(self) -> Generation | None:
+        """The generation to start from, or None where there is none, or it is no use any more."""
+        if not self.campaign.base:
+            return None
+        try:
+            return self.generations.open(self.campaign.base)
+        except OperatorError as error:
+            self.warn(f"everything is made anew: {error}")
+            return None
+
+    def of_base(self, file: str) -> Path | None:
+        """A file of the base whose content is as it was written, or None."""
+        if self.base is None or self.campaign.full:
+            return None
+        path = self.base.folder / file
+        if file not in self.base.meta.sha256 or not path.is_file() or files.digest(path) != self.base.meta.sha256[file]:
+            self.warn(f"{file} is made anew: that of generation {self.base.name} is damaged")
+            return None
+        return path
+
+
+def read_campaign(folder: Path) -> Campaign | None:
+    """The campaign of a folder, None where there is none."""
+    path = folder / CAMPAIGN
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Campaign)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise OperatorError(f"cannot read {path}: {error}; remove {folder} and publish anew") from error
+
+
+def write_campaign(folder: Path, campaign: Campaign) -> None:
+    """Begin a campaign in `folder`."""
+    folder.mkdir(parents=True)
+    with files.whole(folder / CAMPAIGN) as path:
+        path.write_bytes(msgspec.json.encode(campaign))

@@ -1,0 +1,132 @@
+"""A campaign: the stages from a snapshot to the switch, each taken up where it was left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import msgspec
+
+from tickwork.contract import database
+from tickwork.contract.layout import Layout
+from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.units import Unit
+from tickwork.publish import files
+from tickwork.publish.build import CAMPAIGN, SNAPSHOT, Build, Campaign, read_campaign, write_campaign
+from tickwork.publish.generations import IDS, INDEX, META, SIMILAR, VECTORS, Generations, Watermark
+from tickwork.store import changes
+from tickwork.vectors.corpus import Corpus
+from tickwork.vectors.store import VectorStore
+
+Stage = Callable[[Build], Iterator[Unit]]
+
+_VERBS = {"publish": "publish", "index": "index", "similar": "find similar items of"}
+_KEPT_OF_BASE = {"index": (IDS, VECTORS, SIMILAR), "similar": (IDS, VECTORS, INDEX)}
+
+
+def nothing_to_do(layout: Layout, corpus: Corpus, generations: Generations) -> bool:
+    """Whether what is current reaches up to the last change, and no campaign is under way."""
+    current = generations.current()
+    if current is None or generations.building.exists() or list(_unswitched(generations)):
+        return False
+    return current.meta.watermark == newest(layout, corpus)
+
+
+def newest(layout: Layout, corpus: Corpus) -> Watermark:
+    """Up to where documents and vectors reach now."""
+    with closing(database.connect(layout.database(corpus.database), read_only=True)) as source:
+        documents = changes.newest(source, corpus.table)
+    path, vectors = layout.database(f"{corpus.name}-vectors"), 0
+    if path.exists():
+        with VectorStore.open(path, read_only=True) as store:
+            vectors = store.revision
+    return Watermark(documents=documents, vectors=vectors)
+
+
+def begin(generations: Generations, asked: Campaign) -> Campaign:
+    """The campaign that is under way, or else the one asked for, begun now.
+
+    Raises OperatorError when one of another kind is under way.
+    """
+    generations.sweep()
+    under_way = read_campaign(generations.building)
+    if under_way is None:
+        if generations.building.exists():  # killed before its first file was whole
+            generations.remove(generations.building)
+        write_campaign(generations.building, asked)
+        return asked
+    if under_way.kind != asked.kind:
+        raise OperatorError(
+            f"a campaign to {_VERBS[under_way.kind]} {generations.corpus} is under way;"
+            f" finish it first: tickwork {under_way.kind} {generations.corpus}"
+        )
+    return under_way
+
+
+def run(build: Build, keep: int) -> Iterator[Unit]:
+    """Go through the stages that are not done yet; exhaustion means that the generation is current."""
+    for file, stage in _stages(build):
+        if not (build.folder / file).exists():
+            yield from stage(build)
+    yield from _switch(build, keep)
+
+
+def finish_switch(generations: Generations) -> Iterator[Unit]:
+    """Make a generation current that was whole when its campaign was killed."""
+    for name in list(_unswitched(generations)):
+        generations.verify(name)
+        generations.switch(name)
+        (generations.folder / name / CAMPAIGN).unlink()
+        yield Unit(items=0, note=f"{name} is current")
+
+
+def _unswitched(generations: Generations) -> Iterator[str]:
+    return (name for name in generations.names() if (generations.folder / name / CAMPAIGN).exists())
+
+
+def _stages(build: Build) -> list[tuple[str, Stage]]:
+    """The stages in their order, each with the file by which it is known to be done."""
+    # Here and not above: a tick with nothing to do must not wait for numpy and torch.
+    from tickwork.publish.check import check
+    from tickwork.publish.index import index
+    from tickwork.publish.matrix import matrix
+    from tickwork.publish.similar import similar
+    from tickwork.publish.snapshot import snapshot
+    from tickwork.publish.words import words
+
+    items = f"{build.corpus.name}.db"
+    if build.campaign.kind == "publish":
+        first = [(SNAPSHOT, snapshot), (items, words), (VECTORS, matrix)]
+        return [*first, (INDEX, index), (SIMILAR, similar), (META, check)]
+    one: tuple[str, Stage] = (INDEX, index) if build.campaign.kind == "index" else (SIMILAR, similar)
+    return [(items, _share_with_base), one, (META, check)]
+
+
+def _share_with_base(build: Build) -> Iterator[Unit]:
+    """Take all files of the base but the one to be made: the same files, under a second name."""
+    base = build.base
+    if base is None:
+        raise OperatorError(f"nothing of {build.corpus.name} is published yet; tickwork publish {build.corpus.name}")
+    for name in (*_KEPT_OF_BASE[build.campaign.kind], base.database.name):  # the items last: by them it is done
+        target = build.folder / name
+        target.unlink(missing_ok=True)
+        os.link(base.folder / name, target)
+    yield Unit(items=0, note="sharing")
+
+
+def _switch(build: Build, keep: int) -> Iterator[Unit]:
+    """Give what was built its name and make it current; one unit."""
+    digest = files.digest(build.folder / META)
+    meta = msgspec.json.decode((build.folder / META).read_bytes())
+    name = f"{meta['built_at'].replace('-', '').replace(':', '')}-{digest[:6]}"
+    for path in build.folder.iterdir():
+        if path.name not in {*meta["sha256"], META, CAMPAIGN}:
+            path.unlink()
+    generations = build.generations
+    build.folder.rename(generations.folder / name)
+    files.sync(generations.folder)
+    generations.switch(name)
+    (generations.folder / name / CAMPAIGN).unlink()
+    generations.prune(keep)
+    yield Unit(items=meta["total"], note=f"{name} is current")

@@ -1,0 +1,200 @@
+"""The commands that publish a corpus, and look after what is published."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from tickwork.app import App
+from tickwork.contract.markers import Markers
+from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.runner import Pass
+from tickwork.contract.units import Budget, Unit
+from tickwork.publish import campaign
+from tickwork.publish.build import Build, Campaign
+from tickwork.publish.generations import Generations
+from tickwork.vectors.commands import CorpusName, Gpu, NoLock, Seconds, Threads, vector_settings
+from tickwork.vectors.corpus import Corpus, find
+from tickwork.vectors.settings import VectorSettings
+
+app = typer.Typer(no_args_is_help=True)
+
+Nlist = Annotated[int | None, typer.Option(min=1, help="Inverted lists of the index.")]
+Nprobe = Annotated[int | None, typer.Option(min=1, help="Inverted lists looked into by a search.")]
+Factory = Annotated[str | None, typer.Option(help="FAISS factory string of the index.")]
+TopK = Annotated[int | None, typer.Option(min=1, help="Similar items of each item.")]
+Full = Annotated[bool, typer.Option("--full", help="Make everything anew, nothing from the generation before.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@app.command("publish")
+def publish(
+    context: typer.Context,
+    corpus_name: CorpusName,
+    seconds: Seconds = 1080,
+    full: Full = False,
+    threads: Threads = None,
+    gpu: Gpu = None,
+    no_lock: NoLock = False,
+) -> None:
+    """Publish a corpus, in bounded passes: snapshot, full text, index, similar items, verification, switch.
+
+    3 while stages are left; nothing is done while nothing has changed.
+    """
+    deployment: App = context.obj
+    settings = vector_settings(deployment, gpu=gpu, threads=threads)
+    _run(deployment, find(deployment.sources, corpus_name), settings, "publish", seconds, full=full, lock=not no_lock)
+
+
+@app.command("index")
+def index(
+    context: typer.Context,
+    corpus_name: CorpusName,
+    factory: Factory = None,
+    nlist: Nlist = None,
+    nprobe: Nprobe = None,
+    seconds: Seconds = 1080,
+    threads: Threads = None,
+    gpu: Gpu = None,
+    no_lock: NoLock = False,
+) -> None:
+    """Publish the current generation again with its index trained anew; 3 while work is left."""
+    deployment: App = context.obj
+    settings = vector_settings(deployment, gpu=gpu, threads=threads, nlist=nlist, nprobe=nprobe)
+    if factory is not None:
+        settings = msgspec.structs.replace(settings, factory=factory)
+    _run(deployment, find(deployment.sources, corpus_name), settings, "index", seconds, full=True, lock=not no_lock)
+
+
+@app.command("similar")
+def similar(
+    context: typer.Context,
+    corpus_name: CorpusName,
+    full: Full = False,
+    top_k: TopK = None,
+    seconds: Seconds = 1080,
+    threads: Threads = None,
+    gpu: Gpu = None,
+    no_lock: NoLock = False,
+) -> None:
+    """Publish the current generation again with its similar items brought up to date, or found anew; 3 while left."""
+    deployment: App = context.obj
+    settings = vector_settings(deployment, gpu=gpu, threads=threads, top_k=top_k)
+    _run(deployment, find(deployment.sources, corpus_name), settings, "similar", seconds, full=full, lock=not no_lock)
+
+
+@app.command("generations")
+def generations(
+    context: typer.Context,
+    corpus_name: CorpusName,
+    verify: Annotated[bool, typer.Option(help="Read every file and compare it with what was written.")] = False,
+    roll_back: Annotated[str, typer.Option(metavar="NAME|previous", help="Make this one current again.")] = "",
+    prune: Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep N, remove the others.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the generations of a corpus; verify, roll back or prune them."""
+    deployment: App = context.obj
+    found = Generations(deployment.layout, find(deployment.sources, corpus_name).name)
+    if roll_back:
+        _roll_back(deployment, found, roll_back)
+    if prune is not None:
+        for name in found.prune(prune):
+            print(f"removed {name}")
+    _list(found, verify=verify, as_json=as_json)
+
+
+def _run(
+    deployment: App,
+    corpus: Corpus,
+    settings: VectorSettings,
+    kind: Literal["publish", "index", "similar"],
+    seconds: float,
+    *,
+    full: bool,
+    lock: bool,
+) -> None:
+    published = Generations(deployment.layout, corpus.name)
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        if not deployment.layout.database(corpus.database).exists():
+            return
+        yield from campaign.finish_switch(published)
+        if kind == "publish" and not full and campaign.nothing_to_do(deployment.layout, corpus, published):
+            return
+        current = published.current()
+        top_k = current.meta.top_k if kind == "index" and current else settings.top_k
+        asked = Campaign(
+            kind=kind,
+            base=published.current_name(),
+            full=full,
+            factory=settings.factory,
+            nlist=settings.nlist,
+            nprobe=settings.nprobe,
+            top_k=top_k,
+        )
+        from tickwork.vectors.device import open_device
+
+        build = Build(
+            corpus=corpus,
+            layout=deployment.layout,
+            generations=published,
+            campaign=campaign.begin(published, asked),
+            open_device=lambda: open_device(settings.device, settings.threads, settings.dtype),
+            warn=one_pass.warn,
+        )
+        yield from campaign.run(build, settings.keep_generations)
+
+    deployment.run(f"{corpus.name}-publish", work, Budget(seconds=seconds), lock=lock)
+
+
+def _roll_back(deployment: App, found: Generations, wanted: str) -> None:
+    current = found.current_name()
+    earlier = [name for name in found.names() if name < current]
+    if wanted == "previous":
+        if not earlier:
+            raise OperatorError(f"{found.corpus} has no generation before {current or 'the first'}")
+        wanted = earlier[-1]
+    found.verify(wanted)
+    found.switch(wanted)
+    print(f"{wanted} is current")
+    job = f"{found.corpus}-publish"
+    markers = Markers(deployment.layout.job(job), makes_folder=deployment.layout.makes_locks)
+    markers.ready()
+    # The next tick would publish again what was just taken back.
+    markers.halt(f"rolled back from {current} to {wanted}")
+    print(f'{job} is halted; to publish again: tickwork rearm {job} --why "..."')
+
+
+def _list(found: Generations, *, verify: bool, as_json: bool) -> None:
+    current = found.current_name()
+    rows = []
+    failed = False
+    for name in found.names():
+        row: dict[str, object] = {"name": name, "current": name == current, "problem": ""}
+        try:
+            meta = (found.verify(name) if verify else found.open(name)).meta
+            row |= {
+                "built_at": meta.built_at,
+                "total": meta.total,
+                "vectors": meta.vectors,
+                "index": meta.index.factory,
+                "model": meta.model.name if meta.model else "",
+            }
+        except OperatorError as error:
+            row["problem"], failed = str(error), True
+        rows.append(row)
+    if as_json:
+        print(json.dumps(rows))
+    elif not rows:
+        print(f"nothing of {found.corpus} is published yet")
+    else:
+        for row in rows:
+            mark = "*" if row["current"] else " "
+            rest = row["problem"] or f"{row['total']} items, {row['vectors']} vectors, index {row['index']}"
+            print(f"{mark} {row['name']}  {rest}{'  verified' if verify and not row['problem'] else ''}")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,220 @@
+"""The stage that makes the FAISS index: anew in durable parts, or from the one before by taking out and adding.
+
+Ids are given to the inverted file itself (`add_with_ids`): an IndexIDMap2 around one gives wrong ids after
+`remove_ids`, without a word (faiss issue 4535). Only kinds of index for which taking out and adding again was seen to
+be right are treated so; the others are made anew.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import faiss
+import msgspec
+import numpy as np
+
+from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.units import Unit
+from tickwork.publish import files
+from tickwork.publish.build import Build
+from tickwork.publish.generations import INDEX, IndexMeta
+from tickwork.publish.matrix import Matrix, difference
+from tickwork.vectors.exact import Exact
+
+DESCRIPTION = "index.json"
+FLAT_BELOW = 20_000
+"""Below so many vectors looking at all of them is as fast as an index, and exact."""
+PART = 65_536
+PROBES = 200
+RECALL_AT = 10
+MAX_LOST_RECALL = 0.005
+"""An index that was changed and finds so much less than when it was trained is trained anew."""
+TRAIN_A_LIST = 100
+_MUTABLE = re.compile(r"IVF\d+,(Flat|SQfp16|SQ8)")
+_SEED = 20_260_101
+
+
+def index(build: Build) -> Iterator[Unit]:
+    """Make the index of the folder's matrix; units are the training and parts of 65,536 vectors."""
+    faiss.omp_set_num_threads(build.device.threads)
+    matrix = Matrix.load(build.folder)
+    changed = _changed(build, matrix)
+    if changed is not None:
+        made, meta = changed
+    else:
+        factory = _factory(build, len(matrix.ids))
+        if factory.startswith("IVF"):
+            made = yield from _in_parts(build, matrix, factory)
+        else:
+            made = _wrapped(factory, matrix)
+        meta = _describe(build, matrix, made, factory, trained_on=len(matrix.ids))
+        meta = msgspec.structs.replace(meta, recall_trained=meta.recall)
+    if made.ntotal != len(matrix.ids):
+        raise RuntimeError(f"the index has {made.ntotal} vectors, the matrix {len(matrix.ids)}")
+    with files.whole(build.folder / DESCRIPTION) as path:
+        path.write_bytes(msgspec.json.encode(meta))
+    with files.whole(build.folder / INDEX) as path:
+        faiss.write_index(made, str(path))
+    for part in _parts(build.folder):
+        part.unlink()
+    yield Unit(items=0, note=f"index {meta.factory}")
+
+
+def read_index(folder: Path, meta: IndexMeta, *, mapped: bool = True) -> Any:  # noqa: ANN401 - faiss has no types
+    """The index of a generation, ready to be searched."""
+    path = folder / INDEX
+    try:
+        found = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if mapped else 0)
+    except RuntimeError as error:
+        raise OperatorError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if meta.nlist:
+        faiss.extract_index_ivf(found).nprobe = min(meta.nprobe, meta.nlist)
+    return found
+
+
+def _changed(build: Build, matrix: Matrix) -> tuple[Any, IndexMeta] | None:
+    """The base's index with what changed since, or None where it has to be made anew."""
+    base = build.base
+    if base is None or not _still_fits(build, base.meta.index, len(matrix.ids), matrix.vectors.shape[1]):
+        return None
+    path = build.of_base(INDEX)
+    if path is None:
+        return None
+    changes = difference(Matrix.load(base.folder), matrix)
+    made = read_index(base.folder, base.meta.index, mapped=False)
+    ivf = faiss.extract_index_ivf(made)
+    if len(changes.removed):
+        ivf.remove_ids(faiss.IDSelectorBatch(changes.removed))
+    if len(changes.added):
+        ivf.add_with_ids(matrix.vectors[changes.added].astype(np.float32), matrix.ids[changes.added])
+    meta = _describe(build, matrix, made, base.meta.index.factory, trained_on=base.meta.index.trained_on)
+    meta = msgspec.structs.replace(meta, recall_trained=base.meta.index.recall_trained)
+    if meta.recall < meta.recall_trained - MAX_LOST_RECALL:
+        build.warn(
+            f"the index finds {meta.recall:.3f} of the nearest, {meta.recall_trained:.3f} when trained: it is made anew"
+        )
+        return None
+    return made, meta
+
+
+def _still_fits(build: Build, before: IndexMeta, count: int, dim: int) -> bool:
+    campaign = build.campaign
+    return (
+        not campaign.full
+        and build.base is not None
+        and build.base.meta.dim == dim
+        and _MUTABLE.fullmatch(before.factory) is not None
+        and (campaign.factory == before.factory if campaign.factory else count >= FLAT_BELOW)
+        and campaign.nlist in (0, before.nlist)
+        and before.trained_on / 2 <= count <= before.trained_on * 2
+    )
+
+
+def _factory(build: Build, count: int) -> str:
+    if build.campaign.factory:
+        return build.campaign.factory
+    if count < FLAT_BELOW and not build.campaign.nlist:
+        return "Flat"
+    return f"IVF{min(build.campaign.nlist or round(4 * math.sqrt(count)), max(1, count))},SQfp16"
+
+
+def _make(factory: str, dim: int) -> Any:  # noqa: ANN401
+    try:
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise OperatorError(
+            f"{factory!r} is no index that FAISS knows: {str(error).splitlines()[-1].strip()}"
+        ) from error
+
+
+def _wrapped(factory: str, matrix: Matrix) -> Any:  # noqa: ANN401
+    made = faiss.IndexIDMap2(_make(factory, max(1, matrix.vectors.shape[1])))
+    if len(matrix.ids):
+        vectors = matrix.vectors.astype(np.float32)
+        made.train(vectors)
+        made.add_with_ids(vectors, matrix.ids)
+    return made
+
+
+def _in_parts(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, None, Any]:
+    """Train, then add part by part, each to a file of its own; the parts are joined at the end. Gives the index."""
+    trained = build.folder / "index-trained.part"
+    if not trained.exists():
+        made = _make(factory, matrix.vectors.shape[1])
+        ivf = faiss.extract_index_ivf(made)
+        ivf.cp.seed = _SEED
+        if build.device.is_gpu:
+            _train_on_gpu(ivf)
+        some = np.random.default_rng(_SEED).permutation(len(matrix.ids))[: TRAIN_A_LIST * ivf.nlist]
+        try:
+            made.train(matrix.vectors[np.sort(some)].astype(np.float32))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise OperatorError(f"{factory!r} cannot be trained on {len(some)} vectors: {reason}") from error
+        with files.whole(trained) as path:
+            faiss.write_index(made, str(path))
+        yield Unit(items=0, note="index trained")
+    for number, start in enumerate(range(0, len(matrix.ids), PART)):
+        part = build.folder / f"index-{number:05d}.part"
+        if not part.exists():
+            made = faiss.read_index(str(trained))
+            places = slice(start, start + PART)
+            made.add_with_ids(matrix.vectors[places].astype(np.float32), matrix.ids[places])
+            with files.whole(part) as path:
+                faiss.write_index(made, str(path))
+            yield Unit(items=int(made.ntotal), note="index")
+    whole = faiss.read_index(str(trained))
+    for part in _parts(build.folder):
+        if part != trained:
+            added = faiss.read_index(str(part))  # a name of its own: the view below does not keep it alive
+            faiss.extract_index_ivf(whole).merge_from(faiss.extract_index_ivf(added), 0)
+    whole.ntotal = faiss.extract_index_ivf(whole).ntotal
+    return whole
+
+
+def _train_on_gpu(ivf: Any) -> None:  # noqa: ANN401
+    if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
+        raise OperatorError("--gpu: this FAISS has no GPU to use: install tickwork[gpu], or use --cpu")
+    ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(ivf.d))
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("index-*.part"))
+
+
+def _describe(build: Build, matrix: Matrix, made: Any, factory: str, trained_on: int) -> IndexMeta:  # noqa: ANN401
+    ivf = faiss.extract_index_ivf(made) if factory.startswith("IVF") else None
+    nprobe = min(build.campaign.nprobe, ivf.nlist) if ivf else 0
+    if ivf:
+        ivf.nprobe = nprobe
+    recall, probes = _recall(build, matrix, made)
+    return IndexMeta(
+        index_type=type(faiss.downcast_index(ivf or made.index)).__name__,
+        factory=factory,
+        nlist=ivf.nlist if ivf else 0,
+        nprobe=nprobe,
+        metric="inner product",
+        trained_on=trained_on,
+        recall=recall,
+        recall_trained=recall,
+        probes=probes,
+        acceleration="gpu" if build.device.is_gpu else "cpu",
+    )
+
+
+def _recall(build: Build, matrix: Matrix, made: Any) -> tuple[float, int]:  # noqa: ANN401
+    """Share of the 10 nearest of evenly chosen vectors that the index finds, and of how many vectors."""
+    count = len(matrix.ids)
+    if count <= RECALL_AT:
+        return 1.0, 0
+    places = np.unique(np.linspace(0, count - 1, min(PROBES, count)).astype(np.int64))
+    nearest, _ = Exact(matrix.vectors, build.device).nearest(places, RECALL_AT)
+    _, found = made.search(matrix.vectors[places].astype(np.float32), RECALL_AT + 1)
+    hits = sum(
+        len(set(matrix.ids[exact]) & set(row)) for exact, row in zip(nearest.tolist(), found.tolist(), strict=True)
+    )
+    return hits / (len(places) * RECALL_AT), len(places)

@@ -1,0 +1,161 @@
+"""Lists of nearest items: how they are stored, and how one is brought up to date by what came and what went."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+
+NOBODY = -1
+
+TABLES = (
+    # What may be missing from a list is below its floor; no floor: nothing is missing.
+    """
+    CREATE TABLE lists (
+      source INTEGER PRIMARY KEY, ids BLOB NOT NULL, scores BLOB NOT NULL, floor_score REAL, floor_id INTEGER
+    )""",
+    """
+    CREATE TABLE similar (
+      source INTEGER NOT NULL, similar INTEGER NOT NULL, score REAL NOT NULL, rank INTEGER NOT NULL,
+      PRIMARY KEY (source, rank)
+    ) WITHOUT ROWID""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The lists of some items, `sources` (n,), best entries first, ended by NOBODY and -inf.
+
+    `ids` and `scores` are (n, longest); the floors (n,) are -inf where nothing is missing.
+    """
+
+    sources: Ids
+    ids: Ids
+    scores: Scores
+    floor_scores: Scores
+    floor_ids: Ids
+
+    @classmethod
+    def found(cls, sources: Ids, ids: Ids, scores: Scores, others: int) -> Block:
+        """Lists just found, of the nearest among `others` items."""
+        longest = ids.shape[1]
+        floor_scores, floor_ids = np.full(len(sources), -np.inf), np.full(len(sources), NOBODY, np.int64)
+        if others > longest:
+            floor_scores, floor_ids = scores[:, -1].copy(), ids[:, -1].copy()
+        return cls(sources, ids, scores, floor_scores, floor_ids)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How many entries each list has, (n,)."""
+        lengths: npt.NDArray[np.int64] = (self.ids != NOBODY).sum(axis=1)
+        return lengths
+
+    def short(self, wanted: int) -> npt.NDArray[np.int64]:
+        """Places of the lists with fewer than `wanted` entries from which entries are missing."""
+        return np.flatnonzero((self.lengths < wanted) & (self.floor_scores > -np.inf))
+
+    def keep(self, chosen: npt.NDArray[np.bool_]) -> Block:
+        """The lists for which `chosen`, (n,), is true."""
+        return Block(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def put(self, places: Ids, other: Block) -> None:
+        """Replace the lists at `places` by those of `other`."""
+        for field in fields(self):
+            getattr(self, field.name)[places] = getattr(other, field.name)
+
+
+def merge(block: Block, removed: Ids, at: Ids, ids: Ids, scores: Scores) -> Block:
+    """`block` without the items `removed`, with the entries (place in the block, id, score) that reach its floors."""
+    longest = block.ids.shape[1]
+    above = (scores > block.floor_scores[at]) | ((scores == block.floor_scores[at]) & (ids < block.floor_ids[at]))
+    kept_at, kept_column = np.nonzero((block.ids != NOBODY) & ~np.isin(block.ids, removed))
+    all_at = np.concatenate([kept_at, at[above]])
+    all_ids = np.concatenate([block.ids[kept_at, kept_column], ids[above]])
+    all_scores = np.concatenate([block.scores[kept_at, kept_column], scores[above]])
+    order = np.lexsort((all_ids, -all_scores, all_at))
+    all_at, all_ids, all_scores = all_at[order], all_ids[order], all_scores[order]
+    counts = np.bincount(all_at, minlength=len(block.sources))
+    ranks = np.arange(len(all_at)) - np.repeat(np.cumsum(counts) - counts, counts)
+    inside = ranks < longest
+    new_ids, new_scores = np.full_like(block.ids, NOBODY), np.full_like(block.scores, -np.inf)
+    new_ids[all_at[inside], ranks[inside]] = all_ids[inside]
+    new_scores[all_at[inside], ranks[inside]] = all_scores[inside]
+    cut = counts > longest
+    return Block(
+        block.sources,
+        new_ids,
+        new_scores,
+        np.where(cut, new_scores[:, -1], block.floor_scores),
+        np.where(cut, new_ids[:, -1], block.floor_ids),
+    )
+
+
+class Lists:
+    """The stored lists: up to `longest` entries of each item, the first `shown` of them also as rows of `similar`."""
+
+    def __init__(self, connection: sqlite3.Connection, shown: int, longest: int) -> None:
+        self.connection = connection
+        self.shown = shown
+        self.longest = longest
+
+    def after(self, last: int, limit: int) -> Block:
+        """Up to `limit` lists of items with ids above `last`, in their order."""
+        rows = self.connection.execute(
+            "SELECT source, ids, scores, floor_score, floor_id FROM lists WHERE source > ? ORDER BY source LIMIT ?",
+            (last, limit),
+        ).fetchall()
+        ids = np.full((len(rows), self.longest), NOBODY, np.int64)
+        scores = np.full((len(rows), self.longest), -np.inf)
+        lengths = np.array([len(row["ids"]) // 8 for row in rows], np.int64)
+        inside = np.arange(self.longest) < lengths[:, None]
+        ids[inside] = np.frombuffer(b"".join(row["ids"] for row in rows), np.int64)
+        scores[inside] = np.frombuffer(b"".join(row["scores"] for row in rows), np.float64)
+        return Block(
+            np.array([row["source"] for row in rows], np.int64),
+            ids,
+            scores,
+            np.array([-np.inf if row["floor_score"] is None else row["floor_score"] for row in rows], np.float64),
+            np.array([NOBODY if row["floor_id"] is None else row["floor_id"] for row in rows], np.int64),
+        )
+
+    def save(self, block: Block, before: Block | None = None) -> None:
+        """Store lists, inside a transaction; where they stood as `before`, only what is another now is written."""
+        changed = np.ones(len(block.sources), bool)
+        old_ids = np.full((len(block.sources), self.shown), NOBODY, np.int64)
+        old_scores = np.full(old_ids.shape, -np.inf)
+        if before is not None:
+            changed = (block.ids != before.ids).any(axis=1) | (block.floor_scores != before.floor_scores)
+            old_ids, old_scores = before.ids[:, : self.shown], before.scores[:, : self.shown]
+        lengths = block.lengths
+        rows = []
+        for place in np.flatnonzero(changed).tolist():
+            length, floor = lengths[place], float(block.floor_scores[place])
+            rows.append(
+                (
+                    int(block.sources[place]),
+                    block.ids[place, :length].tobytes(),
+                    block.scores[place, :length].tobytes(),
+                    None if floor == -np.inf else floor,
+                    None if floor == -np.inf else int(block.floor_ids[place]),
+                )
+            )
+        self.connection.executemany("INSERT OR REPLACE INTO lists VALUES (?, ?, ?, ?, ?)", rows)
+        ids, scores = block.ids[:, : self.shown], block.scores[:, : self.shown]
+        at, rank = np.nonzero((ids != NOBODY) & ((ids != old_ids) | (scores != old_scores)))
+        columns = (block.sources[at], ids[at, rank], scores[at, rank], rank + 1)
+        entries = zip(*(column.tolist() for column in columns), strict=True)
+        self.connection.executemany("INSERT OR REPLACE INTO similar VALUES (?, ?, ?, ?)", entries)
+        at, rank = np.nonzero((ids == NOBODY) & (old_ids != NOBODY))
+        gone = zip(block.sources[at].tolist(), (rank + 1).tolist(), strict=True)
+        self.connection.executemany("DELETE FROM similar WHERE source = ? AND rank = ?", gone)
+
+    def drop(self, sources: Ids) -> None:
+        """Remove the lists of items, inside a transaction; entries that name them stay."""
+        ids = [(identifier,) for identifier in sources.tolist()]
+        self.connection.executemany("DELETE FROM lists WHERE source = ?", ids)
+        self.connection.executemany("DELETE FROM similar WHERE source = ?", ids)

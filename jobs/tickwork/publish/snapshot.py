@@ -1,0 +1,25 @@
+"""The first stage: a copy of the source's database that stands still, whatever the source does meanwhile.
+
+VACUUM INTO reads in one transaction and never waits for a writer; SQLite's stepwise backup begins again at each write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from tickwork.contract import database
+from tickwork.contract.units import Unit
+from tickwork.publish import files
+from tickwork.publish.build import SNAPSHOT, Build
+
+
+def snapshot(build: Build) -> Iterator[Unit]:
+    """Copy the source's database; one unit."""
+    source = build.layout.database(build.corpus.database)
+    with (
+        files.whole(build.folder / SNAPSHOT) as path,
+        closing(database.connect(source, read_only=True)) as connection,
+    ):
+        connection.execute("VACUUM INTO ?", (str(path),))
+    yield Unit(items=0, note="snapshot")

@@ -1,0 +1,1 @@
+"""Searching what is published: by words, by meaning, by both."""

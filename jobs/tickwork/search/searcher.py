@@ -1,0 +1,237 @@
+"""Searching one generation.
+
+Both ways of searching give up to a hundred candidates with scores. Together they are ranked by a convex combination of
+the two scores, each scaled to 0 to 1 over its candidates: Bruch, Gai and Ingber, "An Analysis of Fusion Functions for
+Hybrid Retrieval" (ACM TOIS 2023), which rates it above reciprocal rank fusion.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from tickwork.contract import database
+from tickwork.contract.outcomes import OperatorError
+from tickwork.publish.generations import SIMILAR, Generation
+from tickwork.search.filters import Filter, condition
+from tickwork.search.words import match_expression
+from tickwork.vectors.corpus import Corpus
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tickwork.publish.matrix import Matrix
+    from tickwork.vectors.exact import Vectors
+
+Mode = Literal["words", "meaning", "both"]
+Encode = Callable[[Sequence[str]], "Vectors"]
+"""Queries to unit vectors, (len(queries), dim), by the model of the generation."""
+
+CANDIDATES = 100
+ALL_BELOW = 20_000
+"""So few items that pass the filters are all compared with the query: an index would look in vain for most of them."""
+SNIPPET_WORDS = 32
+SNIPPET_CHARACTERS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One item found."""
+
+    id: int
+    identifier: str
+    title: str
+    score: float
+    """0 to 1 in a search by both, BM25 by words (higher is better), cosine by meaning."""
+    snippet: str
+    url: str = ""
+
+
+class Searcher:
+    """One generation, opened for searching; use it from one thread at a time. Open it with `open`."""
+
+    def __init__(self, corpus: Corpus, generation: Generation, encode: Encode, words_weight: float) -> None:
+        self.corpus = corpus
+        self.generation = generation
+        self._encode = encode
+        self._words_weight = words_weight
+        self._items = database.connect(generation.database, read_only=True)
+        self._items.execute("ATTACH ? AS near", (str(generation.folder / SIMILAR),))
+        self._matrix: Matrix | None = None
+        self._index: Any = None
+
+    @classmethod
+    @contextmanager
+    def open(cls, corpus: Corpus, generation: Generation, encode: Encode, words_weight: float) -> Iterator[Searcher]:
+        """Open a generation. Raises OperatorError when its files cannot be read."""
+        searcher = cls(corpus, generation, encode, words_weight)
+        try:
+            yield searcher
+        except sqlite3.DatabaseError as error:
+            raise OperatorError(
+                f"cannot read {generation.database}: {error}. Roll back: tickwork generations {corpus.name}"
+                " --roll-back previous"
+            ) from error
+        finally:
+            searcher.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._items.close()
+
+    def search(self, query: str, mode: Mode, limit: int, filters: Sequence[Filter] = ()) -> list[Hit]:
+        """The best `limit` items for `query` that pass the filters."""
+        wanted = max(limit, CANDIDATES)
+        words = self._by_words(query, wanted, filters) if mode != "meaning" else {}
+        meaning = self._by_meaning(query, wanted, filters) if mode != "words" and query.strip() else {}
+        scores = _fused(words, meaning, self._words_weight) if mode == "both" else words or meaning
+        best = sorted(scores, key=lambda item: (-scores[item], item))[:limit]
+        return self._hits(best, scores, query)
+
+    def similar_to(self, item: int, limit: int) -> list[Hit]:
+        """The items most similar to the item with the id `item`, by the published lists."""
+        rows = self._items.execute(
+            "SELECT similar, score FROM near.similar WHERE source = ? ORDER BY rank LIMIT ?", (item, limit)
+        )
+        scores = {row["similar"]: row["score"] for row in rows}
+        return self._hits(list(scores), scores, "")
+
+    def find(self, name: str) -> int:
+        """The id of an item given its id or identifier. Raises OperatorError."""
+        row = self._items.execute("SELECT id FROM items WHERE identifier = ?", (name,)).fetchone()
+        if row is None and name.isascii() and name.isdigit() and len(name) < 19:
+            row = self._items.execute("SELECT id FROM items WHERE id = ?", (int(name),)).fetchone()
+        if row is None:
+            raise OperatorError(f"{self.corpus.name} has no item {name!r}")
+        return int(row["id"])
+
+    def _by_words(self, query: str, limit: int, filters: Sequence[Filter]) -> dict[int, float]:
+        expression = match_expression(query)
+        if not expression:
+            return {}
+        if not filters:
+            rows = self._items.execute(
+                "SELECT rowid AS id, bm25(items_fts) AS score FROM items_fts WHERE items_fts MATCH ?"
+                " ORDER BY score LIMIT ?",
+                (expression, limit),
+            )
+        else:
+            sql, values = condition(self.corpus, filters)
+            rows = self._items.execute(
+                "SELECT items.id, bm25(items_fts) AS score FROM items_fts JOIN items ON items.id = items_fts.rowid"  # noqa: S608 - the columns are the corpus's
+                f" WHERE items_fts MATCH ? AND {sql} ORDER BY score LIMIT ?",
+                (expression, *values, limit),
+            )
+        return {row["id"]: -row["score"] for row in rows}
+
+    def _by_meaning(self, query: str, limit: int, filters: Sequence[Filter]) -> dict[int, float]:
+        if not self.generation.meta.vectors:
+            raise OperatorError(
+                f"nothing of {self.corpus.name} is embedded in what is published;"
+                f" tickwork embed {self.corpus.name}, then publish"
+            )
+        vector = self._encode([query])
+        if vector.shape[1] != self.generation.meta.dim:
+            raise OperatorError(
+                f"the model gives {vector.shape[1]} numbers, the vectors have {self.generation.meta.dim}"
+            )
+        if filters:
+            return self._among(vector, self._passing(filters), limit)
+        return self._by_index(vector, limit)
+
+    def _by_index(self, vector: Vectors, limit: int, allowed: npt.NDArray[np.int64] | None = None) -> dict[int, float]:
+        import faiss
+
+        from tickwork.publish.index import read_index
+
+        meta = self.generation.meta.index
+        if self._index is None:
+            self._index = read_index(self.generation.folder, meta)
+        parameters = None
+        if allowed is not None:
+            selector = faiss.IDSelectorBatch(allowed)
+            parameters = faiss.SearchParametersIVF()
+            parameters.sel, parameters.nprobe = selector, min(meta.nprobe, meta.nlist)
+        scores, ids = self._index.search(vector.astype("float32"), limit, params=parameters)
+        return {int(item): float(score) for item, score in zip(ids[0], scores[0], strict=True) if item >= 0}
+
+    def _passing(self, filters: Sequence[Filter]) -> npt.NDArray[np.int64]:
+        import numpy as np
+
+        sql, values = condition(self.corpus, filters)
+        rows = self._items.execute(f"SELECT id FROM items WHERE {sql} ORDER BY id", values)  # noqa: S608
+        return np.fromiter((row["id"] for row in rows), np.int64)
+
+    def _among(self, vector: Vectors, allowed: npt.NDArray[np.int64], limit: int) -> dict[int, float]:
+        import numpy as np
+
+        from tickwork.publish.matrix import Matrix
+
+        if self._matrix is None:
+            self._matrix = Matrix.load(self.generation.folder)
+        places = np.flatnonzero(np.isin(self._matrix.ids, allowed, assume_unique=True))
+        if len(places) > ALL_BELOW and self.generation.meta.index.nlist:
+            return self._by_index(vector, limit, allowed)
+        scores = self._matrix.vectors[places].astype(np.float32) @ vector[0].astype(np.float32)
+        best = np.argsort(-scores, kind="stable")[:limit]
+        return {int(self._matrix.ids[places[place]]): float(scores[place]) for place in best}
+
+    def _hits(self, ids: Sequence[int], scores: Mapping[int, float], query: str) -> list[Hit]:
+        marks = ", ".join("?" * len(ids))
+        rows = self._items.execute(
+            f"SELECT id, identifier, title, url, substr(text, 1, {SNIPPET_CHARACTERS}) AS start"  # noqa: S608
+            f" FROM items WHERE id IN ({marks})",
+            list(ids),
+        )
+        found = {row["id"]: row for row in rows}
+        snippets = self._snippets(ids, query)
+        return [
+            Hit(
+                id=item,
+                identifier=row["identifier"],
+                title=row["title"] or "",
+                score=scores[item],
+                snippet=snippets.get(item) or _shorten(row["start"] or ""),
+                url=row["url"] or "",
+            )
+            for item in ids
+            if (row := found.get(item)) is not None
+        ]
+
+    def _snippets(self, ids: Sequence[int], query: str) -> dict[int, str]:
+        """The part of the text around the query's words, of the items that have them there."""
+        expression = match_expression(query)
+        if not expression or not ids:
+            return {}
+        marks = ", ".join("?" * len(ids))
+        rows = self._items.execute(
+            f"SELECT rowid AS id, snippet(items_fts, 1, '', '', '…', {SNIPPET_WORDS}) AS snippet FROM items_fts"  # noqa: S608
+            f" WHERE items_fts MATCH ? AND rowid IN ({marks})",
+            (f"{{text}} : ({expression})", *ids),
+        )
+        return {row["id"]: row["snippet"] for row in rows}
+
+
+def _fused(words: Mapping[int, float], meaning: Mapping[int, float], words_weight: float) -> dict[int, float]:
+    scaled_words, scaled_meaning = _scaled(words), _scaled(meaning)
+    return {
+        item: words_weight * scaled_words.get(item, 0.0) + (1 - words_weight) * scaled_meaning.get(item, 0.0)
+        for item in scaled_words.keys() | scaled_meaning.keys()
+    }
+
+
+def _scaled(scores: Mapping[int, float]) -> dict[int, float]:
+    """Scores scaled so that the worst candidate has 0 and the best 1; where all are equal, 1."""
+    if not scores:
+        return {}
+    low, high = min(scores.values()), max(scores.values())
+    return {item: (score - low) / (high - low) if high > low else 1.0 for item, score in scores.items()}
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) < SNIPPET_CHARACTERS - 1 else text.rpartition(" ")[0] + " …"

@@ -1,0 +1,154 @@
+"""The exact nearest neighbours of stored vectors, found with fast products and certified.
+
+Vectors are float16, so a product of two is exact in float64 whatever the order of its sum (384 products of 22 bits,
+in a range of 49: less than the 53 bits a float64 has). That product is the score. Candidates come from matrix products
+in a fast format, whose error has a bound: if the bound does not rule out that a row outside the candidates belongs to
+them, the row is done again in float32, and with as many candidates as it takes. Equal scores are ordered by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tickwork.vectors.device import Device
+
+Vectors = npt.NDArray[np.float16]
+Places = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+
+BLOCK = 256
+"""Rows of one product: its result, 256 rows of 2 bytes for each vector, should fit the cache."""
+GROUP = 64
+"""Columns of which only the largest is looked at first: the C largest numbers lie in C such groups."""
+PAIRS_AT_ONCE = 8192
+_FLOAT32_ERROR = 1e-4
+"""Generous bound of the error of a float32 product of two unit vectors of up to 1,024 numbers (n u = 6e-5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Scores of single pairs: the place of the row, the place of the column, the exact score."""
+
+    rows: Places
+    columns: Places
+    scores: Scores
+
+
+class Exact:
+    """All vectors of a corpus, `vectors` of shape (n, dim), to find the nearest of any of them; places are row numbers.
+
+    Rows should be in the order of the ids they belong to: equal scores are ordered by place.
+    """
+
+    def __init__(self, vectors: Vectors, device: Device) -> None:
+        self.count, self.dim = vectors.shape
+        self._where = device.torch_device
+        # A GPU multiplies float16 as fast as bfloat16, and with float16 nothing is rounded.
+        self._dtype = torch.float16 if device.is_gpu and device.dtype != torch.float32 else device.dtype
+        self._stored = torch.from_numpy(np.array(vectors)).to(self._where)
+        self._fast = self._stored.to(self._dtype)
+        exact, rounded = self._stored.float(), self._fast.float()
+        norms = exact.norm(dim=1)
+        self._largest = float(norms.max()) if self.count else 1.0
+        # |x.y - x'.y'| <= |x - x'| |y| + |x'| |y - y'|, with x' and y' what the fast format makes of them.
+        rounding = (exact - rounded).norm(dim=1)
+        worst = float(rounding.max()) if self.count else 0.0
+        self._error = rounding * self._largest + rounded.norm(dim=1) * worst + _FLOAT32_ERROR * self._largest**2
+        self._unit_roundoff = torch.finfo(self._dtype).eps
+
+    def nearest(self, rows: Places, k: int) -> tuple[Places, Scores]:
+        """The `k` nearest of each of `rows`, itself left out, best first: their places and scores, (len(rows), k).
+
+        With fewer than `k` others the rest is place -1, score -inf.
+        """
+        k_there = min(k, self.count - 1)
+        places = np.full((len(rows), k), -1, np.int64)
+        scores = np.full((len(rows), k), -np.inf)
+        for start in range(0, len(rows), BLOCK):
+            part = torch.from_numpy(rows[start : start + BLOCK]).to(self._where)
+            found, found_scores = self._block(part, k_there)
+            places[start : start + BLOCK, :k_there] = found.cpu().numpy()
+            scores[start : start + BLOCK, :k_there] = found_scores.cpu().numpy()
+        return places, scores
+
+    def above(self, rows: Places, columns: Places, floors: Scores) -> Iterator[Pairs]:
+        """All pairs of a row of `rows` and a column of `columns` whose score is at least the column's floor."""
+        right = torch.from_numpy(columns).to(self._where)
+        floor = torch.from_numpy(floors).to(self._where)
+        for start in range(0, len(rows), BLOCK):
+            left = torch.from_numpy(rows[start : start + BLOCK]).to(self._where)
+            products = self._fast[left] @ self._fast[right].T
+            # What a result was rounded by is a share of it, and a result that may reach the floor is about the floor.
+            slack = self._error[right] + self._unit_roundoff * (floor.abs() + 0.01).nan_to_num(posinf=1.0)
+            reach = (floor - slack).to(torch.float32)
+            at, to = (products >= self._down(reach)).nonzero(as_tuple=True)
+            for first in range(0, len(at), PAIRS_AT_ONCE):
+                some = slice(first, first + PAIRS_AT_ONCE)
+                pair_rows, pair_columns = left[at[some]], right[to[some]]
+                scores = self._score(pair_rows, pair_columns)
+                good = scores >= floor[to[some]]
+                yield Pairs(pair_rows[good].cpu().numpy(), pair_columns[good].cpu().numpy(), scores[good].cpu().numpy())
+
+    def _down(self, numbers: torch.Tensor) -> torch.Tensor:
+        """`numbers` in the fast format, none of them larger than before."""
+        margin = self._unit_roundoff * numbers.abs().clamp(min=1e-6)
+        return (numbers - margin).to(self._dtype)
+
+    def _score(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        return (self._stored[rows].double() * self._stored[columns].double()).sum(1)
+
+    def _block(self, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if k <= 0:
+            empty = torch.zeros((len(rows), 0), device=self._where)
+            return empty.long(), empty.double()
+        wanted = min(2 * k + 4, self.count)
+        products = self._fast[rows] @ self._fast.T
+        products[torch.arange(len(rows), device=self._where), rows] = -torch.inf
+        columns, bound = _largest(products, wanted)
+        columns = columns.sort(dim=1).values
+        scores = torch.bmm(self._stored[columns].double(), self._stored[rows].double().unsqueeze(2)).squeeze(2)
+        scores[columns == rows.unsqueeze(1)] = -torch.inf
+        order = scores.sort(dim=1, descending=True, stable=True)
+        best, best_scores = columns.gather(1, order.indices)[:, :k], order.values[:, :k]
+        if wanted < self.count:
+            # Every row outside has a fast product of at most `bound`; so much larger may its score be.
+            outside = bound.double() + self._error[rows] + self._unit_roundoff * bound.double().abs()
+            for row in (best_scores[:, -1] <= outside).nonzero().flatten().tolist():
+                best[row], best_scores[row] = self._certain(rows[row], k)
+        return best, best_scores
+
+    def _certain(self, row: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest of one row by float32, with every row that may be among them."""
+        products = self._stored.float() @ self._stored[row].float()
+        products[row] = -torch.inf
+        kth = products.topk(k).values[-1]
+        columns = (products >= kth - 2 * _FLOAT32_ERROR * self._largest**2).nonzero().flatten()
+        scores = self._stored[columns].double() @ self._stored[row].double()
+        order = scores.sort(descending=True, stable=True)
+        return columns[order.indices[:k]], order.values[:k]
+
+
+def _largest(products: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Columns of the `count` largest numbers of each row, in no order, and the smallest of these numbers."""
+    rows, width = products.shape
+    groups = width // GROUP
+    if groups <= 2 * count:
+        found = products.topk(count, dim=1, sorted=False)
+        return found.indices, found.values.min(dim=1).values
+    whole = products[:, : groups * GROUP].view(rows, groups, GROUP)
+    chosen = whole.amax(dim=2).topk(count, dim=1, sorted=False).indices
+    inside = whole.gather(1, chosen.unsqueeze(2).expand(-1, -1, GROUP)).view(rows, count * GROUP)
+    offsets = torch.arange(GROUP, device=products.device)
+    columns = (chosen.unsqueeze(2) * GROUP + offsets).view(rows, count * GROUP)
+    rest = width - groups * GROUP
+    if rest:
+        inside = torch.cat([inside, products[:, groups * GROUP :]], dim=1)
+        tail = torch.arange(groups * GROUP, width, device=products.device).expand(rows, -1)
+        columns = torch.cat([columns, tail], dim=1)
+    found = inside.topk(count, dim=1, sorted=False)
+    return columns.gather(1, found.indices), found.values.min(dim=1).values
