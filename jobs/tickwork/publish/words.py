@@ -70,8 +70,8 @@ def _start(build: Build, source: sqlite3.Connection) -> None:
         with closing(database.connect(base, read_only=True)) as before:
             same = [row["name"] for row in before.execute("PRAGMA table_info(items)")] == _columns(build.corpus)
         seq = build.base.meta.watermark.documents
-        # A feed shorter than it was: the source is a restored copy.
-        if same and seq <= changes.newest(source, build.corpus.table):
+        # Without that change, the source may be a restored copy: what the base has of it is not known.
+        if same and changes.has(source, build.corpus.table, seq):
             files.copy(base, starting)
         else:
             base = None

@@ -2,6 +2,10 @@
 
 Whoever follows the feed remembers the highest `seq` it has dealt with. A row is in the feed once, at its last change;
 a row that is gone from the table stays in the feed, so that its followers learn of that as well.
+
+A `seq` is the time of the change, in microseconds since 1970, or one more than the one before. So a number is never
+given twice, also not by a database that was restored from a copy and then changed in another way: counted numbers would
+make its followers take the new changes for those they have dealt with.
 """
 
 from __future__ import annotations
@@ -9,6 +13,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from typing import Protocol
+
+_NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 
 class _Executes(Protocol):
@@ -21,16 +27,19 @@ def follow(database: _Executes, table: str, columns: Sequence[str]) -> None:
     For a migration: `table` has an INTEGER PRIMARY KEY AUTOINCREMENT `id`.
     """
     feed = feed_of(table)
+    # Above the highest that is there, and above the highest there ever was, which is noted at the end of a statement.
+    ever = f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{feed}'"  # noqa: S608 - names of ours
+    seq = f"max({_NOW}, coalesce((SELECT max(seq) FROM {feed}), 0) + 1, coalesce(({ever}), 0) + 1)"  # noqa: S608
     # The triggers delete and insert: `INSERT OR REPLACE` in a trigger obeys the statement that fired it.
-    again = "DELETE FROM {feed} WHERE id = {row}.id; INSERT INTO {feed} (id) VALUES ({row}.id);"
+    again = f"DELETE FROM {feed} WHERE id = {{row}}.id; INSERT INTO {feed} (seq, id) SELECT {seq}, {{row}}.id;"  # noqa: S608
     events = {
-        "inserted": ("INSERT", again.format(feed=feed, row="new")),
-        "updated": (f"UPDATE OF {', '.join(columns)}", again.format(feed=feed, row="new")),
-        "deleted": ("DELETE", again.format(feed=feed, row="old")),
+        "inserted": ("INSERT", again.format(row="new")),
+        "updated": (f"UPDATE OF {', '.join(columns)}", again.format(row="new")),
+        "deleted": ("DELETE", again.format(row="old")),
     }
-    # AUTOINCREMENT: a number is never given twice, also when the newest change is replaced.
+    # AUTOINCREMENT remembers the highest number also when the newest change is replaced.
     database.execute(f"CREATE TABLE {feed} (seq INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER NOT NULL UNIQUE)")
-    database.execute(f"INSERT INTO {feed} (id) SELECT id FROM {table} ORDER BY id")  # noqa: S608 - names of ours
+    database.execute(f"INSERT INTO {feed} SELECT {_NOW} + row_number() OVER (ORDER BY id), id FROM {table}")  # noqa: S608 - names of ours
     for name, (event, body) in events.items():
         database.execute(f"CREATE TRIGGER {feed}_{name} AFTER {event} ON {table} BEGIN {body} END")
 
@@ -40,10 +49,29 @@ def feed_of(table: str) -> str:
     return f"{table}_changes"
 
 
+def is_followed(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether `table` has a feed; the database may be older than this code, or still being made."""
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (feed_of(table),)).fetchone())
+
+
 def newest(connection: sqlite3.Connection, table: str) -> int:
     """The number of the last change, 0 without any."""
     row = connection.execute(f"SELECT max(seq) FROM {feed_of(table)}").fetchone()  # noqa: S608
     return int(row[0] or 0)
+
+
+def has(connection: sqlite3.Connection, table: str, seq: int) -> bool:
+    """Whether the history of the table passes through change `seq` for certain; 0 is its beginning.
+
+    If not, the database is a copy from before that change, or that row has changed once more.
+    """
+    found = connection.execute(f"SELECT 1 FROM {feed_of(table)} WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
+    return seq == 0 or found is not None
+
+
+def seqs(connection: sqlite3.Connection, table: str) -> dict[int, int]:
+    """The number of the last change of every row, by id."""
+    return dict(connection.execute(f"SELECT id, seq FROM {feed_of(table)}").fetchall())  # noqa: S608
 
 
 def after(connection: sqlite3.Connection, table: str, seq: int, limit: int) -> list[tuple[int, int]]:

@@ -26,6 +26,11 @@ Threads = Annotated[int | None, typer.Option(min=0, help="Processor threads; 0 t
 Gpu = Annotated[bool | None, typer.Option("--gpu/--cpu", help="Where to compute; the settings' without it.")]
 NoLock = Annotated[bool, typer.Option("--no-lock", hidden=True, help="Take no lock; for tests.")]
 
+_LEAST = {
+    # A first and a last token are no text yet.
+    **{"max_tokens": 3, "threads": 0, "nlist": 0},
+    **dict.fromkeys(("batch_tokens", "nprobe", "top_k", "keep_generations"), 1),
+}
 _OF_THE_MODEL = ("model", "revision", "prefix", "query_prefix", "max_tokens")
 
 
@@ -86,10 +91,9 @@ def vector_settings(deployment: App, *, gpu: bool | None = None, **given: int | 
     if gpu is not None:
         changes["device"] = "gpu" if gpu else "cpu"
     settings = msgspec.structs.replace(settings, **changes)
-    bounds = ("max_tokens", "batch_tokens", "nprobe", "top_k", "keep_generations")
-    for name in bounds:
-        if getattr(settings, name) < 1:
-            raise OperatorError(f"[vectors] {name} must be at least 1: {getattr(settings, name)}")
+    for name, least in _LEAST.items():
+        if getattr(settings, name) < least:
+            raise OperatorError(f"[vectors] {name} must be at least {least}: {getattr(settings, name)}")
     if not 0 <= settings.words_weight <= 1:
         raise OperatorError(f"[vectors] words_weight must be between 0 and 1: {settings.words_weight}")
     return settings

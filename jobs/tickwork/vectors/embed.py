@@ -22,7 +22,7 @@ WINDOW = 2048
 """Changes looked at in one go: enough to sort their texts by length, few enough to hold in memory."""
 
 NO_TEXT = "it has no text"
-NO_VECTOR = "its vector is not finite"
+NO_VECTOR = "the model makes no vector of it"
 
 
 def nothing_to_do(corpus: Corpus, source: sqlite3.Connection, store: VectorStore, settings: str) -> bool:
@@ -33,11 +33,15 @@ def nothing_to_do(corpus: Corpus, source: sqlite3.Connection, store: VectorStore
 def begin(corpus: Corpus, source: sqlite3.Connection, store: VectorStore, info: ModelInfo, settings: str) -> None:
     """Note under which model a pass runs; with another one than before, the feed is followed from its beginning.
 
-    `settings` stands for all of the settings that decide on the model.
+    So it is when the documents were restored from a copy. `settings` stands for all that decide on the model.
     """
     with store.transaction():
-        restored = _watermark(store) > changes.newest(source, corpus.table)  # the documents, from a copy
-        if restored or store.fact("fingerprint") != info.fingerprint:
+        if not changes.has(source, corpus.table, _watermark(store)):
+            seqs, stored = changes.seqs(source, corpus.table), store.seqs()
+            if any(seqs.get(identifier, -1) < seq for identifier, seq in stored):
+                store.drop([identifier for identifier, _ in stored if identifier not in seqs])
+                store.remember("watermark", "0")
+        if store.fact("fingerprint") != info.fingerprint:
             store.remember("watermark", "0")
         store.remember("fingerprint", info.fingerprint)
         store.remember("settings", settings)
@@ -68,11 +72,13 @@ def embed(
                 store.drop(found.gone)
                 store.put(found.empty)
             yield Unit(items=0, note=f"{len(found.gone)} deleted, {len(found.valid)} with the same text")
-        if found.todo:
+        while todo := found.todo[: one_pass.budget.remaining]:
+            del found.todo[: len(todo)]
             model = model or load()
-            yield from _compute(store, model, found.todo, batch_tokens, number, one_pass)
+            yield from _compute(store, model, todo, batch_tokens, number, one_pass)
         with store.transaction():
             store.remember("watermark", str(window[-1][0]))
+        yield Unit(items=0, note="changes followed")
     one_pass.backlog = 0
 
 

