@@ -13,13 +13,18 @@ import msgspec
 from tickwork.contract.layout import Layout
 from tickwork.contract.outcomes import OperatorError
 from tickwork.publish import files
-from tickwork.publish.generations import Generation, Generations
+from tickwork.publish.generations import CAMPAIGN, IDS, VECTORS, Generation, Generations
 from tickwork.vectors.corpus import Corpus
 
 if TYPE_CHECKING:
+    from tickwork.publish.matrix import Matrix
     from tickwork.vectors.device import Device
 
-CAMPAIGN, SNAPSHOT = "campaign.json", "snapshot.db"
+SNAPSHOT = "snapshot.db"
+
+
+class Impossible(OperatorError):  # noqa: N818 - says what the campaign is, as Busy does
+    """A campaign cannot be had as it was asked for: it is given up, so that the next may ask for something else."""
 
 
 class Campaign(msgspec.Struct, kw_only=True, frozen=True):
@@ -70,6 +75,14 @@ class Build:
         except OperatorError as error:
             self.warn(f"everything is made anew: {error}")
             return None
+
+    @cached_property
+    def base_matrix(self) -> Matrix | None:
+        """The vectors of the base, by which it is known what changed; None where nothing is to be had from the base."""
+        from tickwork.publish.matrix import Matrix
+
+        whole = all(self.of_base(file) for file in (IDS, VECTORS))
+        return Matrix.load(self.base.folder) if whole and self.base else None
 
     def of_base(self, file: str) -> Path | None:
         """A file of the base whose content is as it was written, or None."""

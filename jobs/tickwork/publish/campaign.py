@@ -10,11 +10,11 @@ import msgspec
 
 from tickwork.contract import database
 from tickwork.contract.layout import Layout
-from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.outcomes import OperatorError, Transient
 from tickwork.contract.units import Unit
 from tickwork.publish import files
-from tickwork.publish.build import CAMPAIGN, SNAPSHOT, Build, Campaign, read_campaign, write_campaign
-from tickwork.publish.generations import IDS, INDEX, META, SIMILAR, VECTORS, Generations, Watermark
+from tickwork.publish.build import SNAPSHOT, Build, Campaign, Impossible, read_campaign, write_campaign
+from tickwork.publish.generations import CAMPAIGN, IDS, INDEX, META, SIMILAR, VECTORS, Generations, Watermark
 from tickwork.store import changes
 from tickwork.vectors.corpus import Corpus
 from tickwork.vectors.store import VectorStore
@@ -27,8 +27,11 @@ _KEPT_OF_BASE = {"index": (IDS, VECTORS, SIMILAR), "similar": (IDS, VECTORS, IND
 
 def nothing_to_do(layout: Layout, corpus: Corpus, generations: Generations) -> bool:
     """Whether what is current reaches up to the last change, and no campaign is under way."""
-    current = generations.current()
-    if current is None or generations.building.exists() or list(_unswitched(generations)):
+    try:
+        current = generations.current()
+    except OperatorError:  # Build.base says what is wrong with it
+        return False
+    if current is None or generations.building.exists() or generations.unswitched():
         return False
     return current.meta.watermark == newest(layout, corpus)
 
@@ -44,19 +47,21 @@ def newest(layout: Layout, corpus: Corpus) -> Watermark:
     return Watermark(documents=documents, vectors=vectors)
 
 
-def begin(generations: Generations, asked: Campaign) -> Campaign:
+def begin(generations: Generations, asked: Campaign, warn: Callable[[str], None]) -> Campaign:
     """The campaign that is under way, or else the one asked for, begun now.
 
-    Raises OperatorError when one of another kind is under way.
+    Raises OperatorError when one of another kind is under way; to publish takes up any.
     """
     generations.sweep()
     under_way = read_campaign(generations.building)
+    if under_way and (why := _outdated(under_way, asked)):
+        warn(f"the campaign to {_VERBS[under_way.kind]} {generations.corpus} is begun anew: {why}")
+        under_way = None
     if under_way is None:
-        if generations.building.exists():  # killed before its first file was whole
-            generations.remove(generations.building)
+        generations.remove(generations.building)  # killed before its first file was whole, perhaps
         write_campaign(generations.building, asked)
         return asked
-    if under_way.kind != asked.kind:
+    if under_way.kind != asked.kind and asked.kind != "publish":
         raise OperatorError(
             f"a campaign to {_VERBS[under_way.kind]} {generations.corpus} is under way;"
             f" finish it first: tickwork {under_way.kind} {generations.corpus}"
@@ -64,25 +69,47 @@ def begin(generations: Generations, asked: Campaign) -> Campaign:
     return under_way
 
 
+def _outdated(under_way: Campaign, asked: Campaign) -> str:
+    """Why a campaign must not go on, or an empty string."""
+    if under_way.base != asked.base:  # rolled back meanwhile: nothing is to be had from what was taken back
+        return f"it was from generation {under_way.base or 'none'}, and {asked.base or 'none'} is current"
+    return "--full" if asked.full and not under_way.full and under_way.kind == asked.kind else ""
+
+
 def run(build: Build, keep: int) -> Iterator[Unit]:
     """Go through the stages that are not done yet; exhaustion means that the generation is current."""
-    for file, stage in _stages(build):
-        if not (build.folder / file).exists():
-            yield from stage(build)
+    try:
+        for file, stage in _stages(build):
+            if not (build.folder / file).exists():
+                yield from stage(build)
+    except Impossible:
+        build.generations.remove(build.folder)
+        raise
     yield from _switch(build, keep)
 
 
-def finish_switch(generations: Generations) -> Iterator[Unit]:
+def finish_switch(generations: Generations, warn: Callable[[str], None]) -> Iterator[Unit]:
     """Make a generation current that was whole when its campaign was killed."""
-    for name in list(_unswitched(generations)):
-        generations.verify(name)
-        generations.switch(name)
-        (generations.folder / name / CAMPAIGN).unlink()
+    for name in generations.unswitched():
+        try:
+            generations.verify(name)
+        except OperatorError as error:
+            warn(f"what was to be made current is removed: {error}")
+            generations.remove(generations.folder / name)
+            continue
+        _make_current(generations, name)
         yield Unit(items=0, note=f"{name} is current")
 
 
-def _unswitched(generations: Generations) -> Iterator[str]:
-    return (name for name in generations.names() if (generations.folder / name / CAMPAIGN).exists())
+def _make_current(generations: Generations, name: str) -> None:
+    """Switch to a generation, unless another one was made current since its campaign began."""
+    campaign = read_campaign(generations.folder / name)
+    current = generations.current_name()
+    if campaign and current not in (campaign.base, name):
+        generations.remove(generations.folder / name)
+        raise Transient(f"{current} was made current meanwhile: what was built from {campaign.base} is given up")
+    generations.switch(name)
+    (generations.folder / name / CAMPAIGN).unlink()
 
 
 def _stages(build: Build) -> list[tuple[str, Stage]]:
@@ -96,6 +123,8 @@ def _stages(build: Build) -> list[tuple[str, Stage]]:
     from tickwork.publish.words import words
 
     items = f"{build.corpus.name}.db"
+    if (build.folder / META).exists():  # killed while it tidied up
+        return []
     if build.campaign.kind == "publish":
         first = [(SNAPSHOT, snapshot), (items, words), (VECTORS, matrix)]
         return [*first, (INDEX, index), (SIMILAR, similar), (META, check)]
@@ -105,10 +134,14 @@ def _stages(build: Build) -> list[tuple[str, Stage]]:
 
 def _share_with_base(build: Build) -> Iterator[Unit]:
     """Take all files of the base but the one to be made: the same files, under a second name."""
-    base = build.base
-    if base is None:
-        raise OperatorError(f"nothing of {build.corpus.name} is published yet; tickwork publish {build.corpus.name}")
-    for name in (*_KEPT_OF_BASE[build.campaign.kind], base.database.name):  # the items last: by them it is done
+    if not build.campaign.base:
+        raise Impossible(f"nothing of {build.corpus.name} is published yet; tickwork publish {build.corpus.name}")
+    shared = (*_KEPT_OF_BASE[build.campaign.kind], f"{build.corpus.name}.db")  # the items last: by them it is done
+    try:
+        base = build.generations.verify(build.campaign.base, shared)
+    except OperatorError as error:
+        raise Impossible(f"{error}; publish anew: tickwork publish {build.corpus.name} --full") from error
+    for name in shared:
         target = build.folder / name
         target.unlink(missing_ok=True)
         os.link(base.folder / name, target)
@@ -117,16 +150,14 @@ def _share_with_base(build: Build) -> Iterator[Unit]:
 
 def _switch(build: Build, keep: int) -> Iterator[Unit]:
     """Give what was built its name and make it current; one unit."""
-    digest = files.digest(build.folder / META)
     meta = msgspec.json.decode((build.folder / META).read_bytes())
-    name = f"{meta['built_at'].replace('-', '').replace(':', '')}-{digest[:6]}"
+    name = build.generations.fresh_name(build.folder / META)
     for path in build.folder.iterdir():
         if path.name not in {*meta["sha256"], META, CAMPAIGN}:
             path.unlink()
     generations = build.generations
     build.folder.rename(generations.folder / name)
     files.sync(generations.folder)
-    generations.switch(name)
-    (generations.folder / name / CAMPAIGN).unlink()
-    generations.prune(keep)
+    _make_current(generations, name)
+    generations.prune(keep, build.campaign.base)
     yield Unit(items=meta["total"], note=f"{name} is current")

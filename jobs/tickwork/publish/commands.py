@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from functools import cache
 from typing import Annotated, Literal
 
 import msgspec
 import typer
 
 from tickwork.app import App
+from tickwork.contract import database
 from tickwork.contract.markers import Markers
-from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.outcomes import OperatorError, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Budget, Unit
 from tickwork.publish import campaign
 from tickwork.publish.build import Build, Campaign
 from tickwork.publish.generations import Generations
+from tickwork.store import changes
 from tickwork.vectors.commands import CorpusName, Gpu, NoLock, Seconds, Threads, vector_settings
 from tickwork.vectors.corpus import Corpus, find
 from tickwork.vectors.settings import VectorSettings
@@ -120,13 +124,14 @@ def _run(
     published = Generations(deployment.layout, corpus.name)
 
     def work(one_pass: Pass) -> Iterator[Unit]:
-        if not deployment.layout.database(corpus.database).exists():
+        if not _has_documents(deployment, corpus, published, one_pass):
             return
-        yield from campaign.finish_switch(published)
+        yield from campaign.finish_switch(published, one_pass.warn)
         if kind == "publish" and not full and campaign.nothing_to_do(deployment.layout, corpus, published):
             return
-        current = published.current()
-        top_k = current.meta.top_k if kind == "index" and current else settings.top_k
+        top_k = settings.top_k
+        if kind == "index" and (current := published.current()):
+            top_k = current.meta.top_k
         asked = Campaign(
             kind=kind,
             base=published.current_name(),
@@ -138,17 +143,36 @@ def _run(
         )
         from tickwork.vectors.device import open_device
 
+        device = cache(lambda: open_device(settings.device, settings.threads, settings.dtype))
+        if settings.device == "gpu":
+            device()  # without it no campaign is begun
         build = Build(
             corpus=corpus,
             layout=deployment.layout,
             generations=published,
-            campaign=campaign.begin(published, asked),
-            open_device=lambda: open_device(settings.device, settings.threads, settings.dtype),
+            campaign=campaign.begin(published, asked, one_pass.warn),
+            open_device=device,
             warn=one_pass.warn,
         )
         yield from campaign.run(build, settings.keep_generations)
+        if build.campaign.kind != kind:  # one by hand was under way, and is finished: now to what was asked for
+            yield from work(one_pass)
 
     deployment.run(f"{corpus.name}-publish", work, Budget(seconds=seconds), lock=lock)
+
+
+def _has_documents(deployment: App, corpus: Corpus, published: Generations, one_pass: Pass) -> bool:
+    """Whether there is anything to publish from. Raises OperatorError where there must be."""
+    path = deployment.layout.database(corpus.database)
+    if not path.exists():
+        if published.names():
+            raise OperatorError(f"{path} is missing, of which {corpus.name} was published: restore it from a copy")
+        one_pass.notes.append(f"there is no {path} yet")
+        return False
+    with closing(database.connect(path, read_only=True)) as source:
+        if not changes.is_followed(source, corpus.table):
+            raise Transient(f"{path} has no feed of changes yet: the next pass that writes to it adds one")
+    return True
 
 
 def _roll_back(deployment: App, found: Generations, wanted: str) -> None:
@@ -158,14 +182,16 @@ def _roll_back(deployment: App, found: Generations, wanted: str) -> None:
         if not earlier:
             raise OperatorError(f"{found.corpus} has no generation before {current or 'the first'}")
         wanted = earlier[-1]
+    if wanted == current:
+        raise OperatorError(f"{wanted} is current already")
     found.verify(wanted)
-    found.switch(wanted)
-    print(f"{wanted} is current")
     job = f"{found.corpus}-publish"
     markers = Markers(deployment.layout.job(job), makes_folder=deployment.layout.makes_locks)
     markers.ready()
-    # The next tick would publish again what was just taken back.
-    markers.halt(f"rolled back from {current} to {wanted}")
+    # Before the switch: the next tick would publish again what is taken back. A pass under way does not.
+    markers.halt(f"rolled back from {current or 'nothing'} to {wanted}")
+    found.switch(wanted)
+    print(f"{wanted} is current")
     print(f'{job} is halted; to publish again: tickwork rearm {job} --why "..."')
 
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_CANNOT = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP)
+"""With which a kernel or a file system says that it does not copy."""
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what was written there is `path` once the block has ended, and lasts."""
+    """Give a path to write to; what was written there is `path` once the block has ended, and lasts.
+
+    Nothing of it stays when the block fails: the room may be what was missing.
+    """
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
-    yield partial
-    settle(partial, path)
+    try:
+        yield partial
+        settle(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def settle(partial: Path, path: Path) -> None:
@@ -37,12 +49,14 @@ def sync(path: Path) -> None:
 def copy(source: Path, target: Path) -> None:
     """Copy the content of a file, in the kernel where it can (and without copying where the disk can)."""
     with source.open("rb") as read, target.open("wb") as write:
-        size = source.stat().st_size
-        while size > 0:
-            copied = os.copy_file_range(read.fileno(), write.fileno(), size)
-            if copied == 0:
-                break
-            size -= copied
+        left = source.stat().st_size
+        try:
+            while left > 0 and (copied := os.copy_file_range(read.fileno(), write.fileno(), left)):
+                left -= copied
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+        shutil.copyfileobj(read, write)  # what is left: all of it, where the kernel cannot
 
 
 def digest(path: Path) -> str:

@@ -1,19 +1,22 @@
 """Where the generations of a corpus lie, what each one is, and which is current.
 
-generations/doab/current -> 20261122T071500Z-3f2a    the one pointer, replaced by one rename
-generations/doab/20261122T071500Z-3f2a/              a generation: these files, never changed again
+generations/doab/current -> 20261122T071500Z-3f2a91  the one pointer, replaced by one rename
+generations/doab/20261122T071500Z-3f2a91/            a generation: these files, never changed again
 doab.db          items with their full-text index
 vectors.npy      (n, dim) float16, in the order of ids.npy
 ids.npy          (n,) int64, ascending
 index.faiss      their index
 similar.db       the nearest of each
-meta.json        what it all is, with a sha256 of every file; written last
+meta.json        what it all is, with a sha256 of every file; written last, its own sha256 begins the name's end
 generations/doab/building/                           a campaign under way
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +29,11 @@ from tickwork.vectors.info import ModelInfo
 
 META, IDS, VECTORS, INDEX, SIMILAR = "meta.json", "ids.npy", "vectors.npy", "index.faiss", "similar.db"
 CURRENT, BUILDING = "current", "building"
+CAMPAIGN = "campaign.json"
+"""In a generation: it is whole, and was not yet made current when its campaign was killed."""
 FORMAT = 1
+_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+_STAMP = "%Y%m%dT%H%M%SZ"
 
 
 class IndexMeta(msgspec.Struct, kw_only=True, frozen=True):
@@ -106,9 +113,15 @@ class Generations:
         """The names of all generations, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(
-            entry.name for entry in self.folder.iterdir() if (entry / META).is_file() and not self._is_ours(entry)
-        )
+        return sorted(entry.name for entry in self._entries() if (entry / META).is_file())
+
+    def fresh_name(self, meta: Path) -> str:
+        """The name of a generation with the description `meta`; it sorts behind all others, whatever the clock did."""
+        at = dt.datetime.fromisoformat(msgspec.json.decode(meta.read_bytes(), type=Meta).built_at)
+        if there := self.names():
+            newest = dt.datetime.strptime(there[-1].partition("-")[0], _STAMP).replace(tzinfo=dt.UTC)
+            at = max(at, newest + dt.timedelta(seconds=1))
+        return f"{at.strftime(_STAMP)}-{files.digest(meta)[:6]}"
 
     def current_name(self) -> str:
         """The name of the current generation, empty without one."""
@@ -125,16 +138,22 @@ class Generations:
     def open(self, name: str) -> Generation:
         """The generation `name`; its description is read, its files are not. Raises OperatorError."""
         folder = self.folder / name
-        if "/" in name or name.startswith(".") or not folder.is_dir():
+        if not _NAME.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
             there = ", ".join(self.names()) or "none"
             raise OperatorError(f"{self.corpus} has no generation {name!r}; there are: {there}")
-        return Generation(folder, read_meta(folder))
+        generation = Generation(folder, read_meta(folder))
+        if files.digest(folder / META)[:6] != name.rpartition("-")[2]:
+            raise OperatorError(f"generation {name} of {self.corpus} is damaged: {META} is not what was written")
+        return generation
 
-    def verify(self, name: str) -> Generation:
-        """The generation `name`, all of whose files are as they were written. Raises OperatorError naming a file."""
+    def verify(self, name: str, only: Iterable[str] | None = None) -> Generation:
+        """The generation `name`, all of whose files (or `only` some) are as they were written.
+
+        Raises OperatorError naming a file.
+        """
         generation = self.open(name)
-        for file, expected in generation.meta.sha256.items():
-            path = generation.folder / file
+        for file in generation.meta.sha256 if only is None else only:
+            path, expected = generation.folder / file, generation.meta.sha256[file]
             if not path.is_file():
                 raise OperatorError(f"generation {name} of {self.corpus} is damaged: {file} is missing")
             if files.digest(path) != expected:
@@ -149,13 +168,17 @@ class Generations:
         fresh.replace(self.folder / CURRENT)
         files.sync(self.folder)
 
-    def prune(self, keep: int) -> list[str]:
-        """Remove all but the current and the `keep` - 1 newest others; gives the names of those removed.
+    def unswitched(self) -> list[str]:
+        """Generations that are whole, and were not yet made current when their campaign was killed."""
+        return [name for name in self.names() if (self.folder / name / CAMPAIGN).exists()]
+
+    def prune(self, keep: int, before: str = "") -> list[str]:
+        """Remove all but the current and `keep` - 1 others, the newest and that `before` the current one first of all.
 
         Who still reads one keeps reading: its files stay until they are closed.
         """
-        current = self.current_name()
-        others = [name for name in self.names() if name != current]
+        spared = {self.current_name(), *self.unswitched()}
+        others = sorted((name for name in self.names() if name not in spared), key=lambda name: (name == before, name))
         removed = others[: max(0, len(others) - (keep - 1))]
         for name in removed:
             self.remove(self.folder / name)
@@ -172,12 +195,17 @@ class Generations:
         """Remove what a removal that was killed has left."""
         if not self.folder.is_dir():
             return
-        for entry in self.folder.iterdir():
-            if entry.is_dir() and not self._is_ours(entry) and not (entry / META).exists():
+        for entry in self._entries():
+            if not (entry / META).exists():
                 shutil.rmtree(entry)
 
-    def _is_ours(self, entry: Path) -> bool:
-        return entry.is_symlink() or entry.name in (CURRENT, BUILDING)
+    def _entries(self) -> list[Path]:
+        """The folders that are, or were, generations; others are not ours."""
+        return [
+            entry
+            for entry in self.folder.iterdir()
+            if _NAME.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink()
+        ]
 
 
 def read_meta(folder: Path) -> Meta:

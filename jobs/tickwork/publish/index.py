@@ -20,7 +20,7 @@ import numpy as np
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.units import Unit
 from tickwork.publish import files
-from tickwork.publish.build import Build
+from tickwork.publish.build import Build, Impossible
 from tickwork.publish.generations import INDEX, IndexMeta
 from tickwork.publish.matrix import Matrix, difference
 from tickwork.vectors.exact import Exact
@@ -38,6 +38,10 @@ _MUTABLE = re.compile(r"IVF\d+,(Flat|SQfp16|SQ8)")
 _SEED = 20_260_101
 
 
+class _UntrainableError(Exception):
+    """These vectors are not enough for the index that is wanted."""
+
+
 def index(build: Build) -> Iterator[Unit]:
     """Make the index of the folder's matrix; units are the training and parts of 65,536 vectors."""
     faiss.omp_set_num_threads(build.device.threads)
@@ -47,9 +51,14 @@ def index(build: Build) -> Iterator[Unit]:
         made, meta = changed
     else:
         factory = _factory(build, len(matrix.ids))
-        if factory.startswith("IVF"):
-            made = yield from _in_parts(build, matrix, factory)
-        else:
+        try:
+            made = yield from _anew(build, matrix, factory)
+        except _UntrainableError as error:
+            if build.campaign.kind == "index":
+                raise Impossible(str(error)) from error
+            # There are too few vectors yet, or only few are left: they are searched all the same.
+            build.warn(f"{error}; a flat index is made instead")
+            factory = "Flat"
             made = _wrapped(factory, matrix)
         meta = _describe(build, matrix, made, factory, trained_on=len(matrix.ids))
         meta = msgspec.structs.replace(meta, recall_trained=meta.recall)
@@ -81,10 +90,10 @@ def _changed(build: Build, matrix: Matrix) -> tuple[Any, IndexMeta] | None:
     base = build.base
     if base is None or not _still_fits(build, base.meta.index, len(matrix.ids), matrix.vectors.shape[1]):
         return None
-    path = build.of_base(INDEX)
-    if path is None:
+    before = build.base_matrix
+    if before is None or build.of_base(INDEX) is None:
         return None
-    changes = difference(Matrix.load(base.folder), matrix)
+    changes = difference(before, matrix)
     made = read_index(base.folder, base.meta.index, mapped=False)
     ivf = faiss.extract_index_ivf(made)
     if len(changes.removed):
@@ -115,6 +124,8 @@ def _still_fits(build: Build, before: IndexMeta, count: int, dim: int) -> bool:
 
 
 def _factory(build: Build, count: int) -> str:
+    if not count:  # nothing to train on
+        return "Flat"
     if build.campaign.factory:
         return build.campaign.factory
     if count < FLAT_BELOW and not build.campaign.nlist:
@@ -126,9 +137,21 @@ def _make(factory: str, dim: int) -> Any:  # noqa: ANN401
     try:
         return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise OperatorError(
-            f"{factory!r} is no index that FAISS knows: {str(error).splitlines()[-1].strip()}"
-        ) from error
+        raise Impossible(f"{factory!r} is no index that FAISS knows: {_reason(error)}") from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """What FAISS says without where in its code it says so."""
+    return re.split(r"\.cpp:\d+: ", str(error))[-1].strip()
+
+
+def _anew(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, None, Any]:
+    try:
+        if factory.startswith("IVF") and "Refine" not in factory:  # a refining index takes no ids
+            return (yield from _in_parts(build, matrix, factory))
+        return _wrapped(factory, matrix)
+    except RuntimeError as error:
+        raise _UntrainableError(f"{factory!r} cannot be made of {len(matrix.ids)} vectors: {_reason(error)}") from error
 
 
 def _wrapped(factory: str, matrix: Matrix) -> Any:  # noqa: ANN401
@@ -147,14 +170,11 @@ def _in_parts(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, Non
         made = _make(factory, matrix.vectors.shape[1])
         ivf = faiss.extract_index_ivf(made)
         ivf.cp.seed = _SEED
+        ivf.cp.min_points_per_centroid = 1  # below it FAISS only complains
         if build.device.is_gpu:
             _train_on_gpu(ivf)
         some = np.random.default_rng(_SEED).permutation(len(matrix.ids))[: TRAIN_A_LIST * ivf.nlist]
-        try:
-            made.train(matrix.vectors[np.sort(some)].astype(np.float32))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise OperatorError(f"{factory!r} cannot be trained on {len(some)} vectors: {reason}") from error
+        made.train(matrix.vectors[np.sort(some)].astype(np.float32))
         with files.whole(trained) as path:
             faiss.write_index(made, str(path))
         yield Unit(items=0, note="index trained")
@@ -207,14 +227,19 @@ def _describe(build: Build, matrix: Matrix, made: Any, factory: str, trained_on:
 
 
 def _recall(build: Build, matrix: Matrix, made: Any) -> tuple[float, int]:  # noqa: ANN401
-    """Share of the 10 nearest of evenly chosen vectors that the index finds, and of how many vectors."""
+    """Share of the 10 nearest of evenly chosen vectors that the index finds, and of how many vectors.
+
+    Of items that are equally near, as those with the same text are, any will do.
+    """
     count = len(matrix.ids)
     if count <= RECALL_AT:
         return 1.0, 0
     places = np.unique(np.linspace(0, count - 1, min(PROBES, count)).astype(np.int64))
-    nearest, _ = Exact(matrix.vectors, build.device).nearest(places, RECALL_AT)
+    _, nearest = Exact(matrix.vectors, build.device).nearest(places, RECALL_AT)
     _, found = made.search(matrix.vectors[places].astype(np.float32), RECALL_AT + 1)
-    hits = sum(
-        len(set(matrix.ids[exact]) & set(row)) for exact, row in zip(nearest.tolist(), found.tolist(), strict=True)
-    )
+    hits = 0
+    for place, scores, ids in zip(places, nearest, found, strict=True):
+        others = np.searchsorted(matrix.ids, ids[(ids >= 0) & (ids != matrix.ids[place])])
+        near = matrix.vectors[others].astype(np.float64) @ matrix.vectors[place].astype(np.float64)
+        hits += min(RECALL_AT, int((near >= scores[-1]).sum()))
     return hits / (len(places) * RECALL_AT), len(places)

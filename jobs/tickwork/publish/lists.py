@@ -129,7 +129,8 @@ class Lists:
         old_ids = np.full((len(block.sources), self.shown), NOBODY, np.int64)
         old_scores = np.full(old_ids.shape, -np.inf)
         if before is not None:
-            changed = (block.ids != before.ids).any(axis=1) | (block.floor_scores != before.floor_scores)
+            changed = ((block.ids != before.ids) | (block.scores != before.scores)).any(axis=1)
+            changed |= (block.floor_scores != before.floor_scores) | (block.floor_ids != before.floor_ids)
             old_ids, old_scores = before.ids[:, : self.shown], before.scores[:, : self.shown]
         lengths = block.lengths
         rows = []

@@ -47,8 +47,8 @@ def similar(build: Build) -> Iterator[Unit]:
             exact = Exact(matrix.vectors, build.device)
             lists = Lists(connection, build.campaign.top_k, build.campaign.top_k + SPARE)
             new = matrix.ids
-            if "old" in progress and build.base:
-                changes = difference(Matrix.load(build.base.folder), matrix)
+            if "old" in progress and build.base_matrix:
+                changes = difference(build.base_matrix, matrix)
                 new = matrix.ids[changes.added]
                 yield from _update(lists, exact, matrix, changes, progress["old"])
             yield from _find(lists, exact, matrix, new[new > progress["new"]])
@@ -74,8 +74,9 @@ def _start(build: Build, matrix: Matrix) -> None:
     for leftover in (starting, *(starting.with_name(starting.name + end) for end in ("-wal", "-shm", "-journal"))):
         leftover.unlink(missing_ok=True)
     changes = None
-    if build.base and build.base.meta.top_k == build.campaign.top_k and build.base.meta.dim == matrix.vectors.shape[1]:
-        changes = difference(Matrix.load(build.base.folder), matrix)
+    fits = build.base and build.base.meta.top_k == build.campaign.top_k
+    if fits and build.base_matrix and build.base_matrix.vectors.shape[1] == matrix.vectors.shape[1]:
+        changes = difference(build.base_matrix, matrix)
         if len(changes.added) + len(changes.removed) > FULL_ABOVE * len(matrix.ids):
             changes = None
     before = build.of_base(SIMILAR) if changes else None
