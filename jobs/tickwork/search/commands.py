@@ -57,7 +57,8 @@ def search(
             _show(searcher.search(query, mode, limit, conditions), as_json=as_json)
             return
         try:
-            lines = queries.read_text(encoding="utf-8").splitlines()
+            # Not splitlines: it also splits at characters that may stand in a query.
+            lines = queries.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise OperatorError(f"cannot read the queries {queries}: {error}") from error
         for line in lines:

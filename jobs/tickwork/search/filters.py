@@ -30,6 +30,7 @@ def parse(corpus: Corpus, texts: Sequence[str]) -> list[Filter]:
         if not match:
             raise OperatorError(f"{text!r} is no filter; write FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER")
         field, relation, value = match["field"], match["relation"], match["value"].strip()
+        value = value.encode("utf-8", "replace").decode()  # what a command line has of bytes that are no text
         if field not in kinds:
             raise OperatorError(f"{corpus.name} has no field {field!r}; the fields are: {', '.join(kinds)}")
         if kinds[field] == "number":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tickwork.contract import database
 from tickwork.contract.outcomes import OperatorError
+from tickwork.publish import files
 from tickwork.publish.generations import SIMILAR, Generation
 from tickwork.search.filters import Filter, condition
 from tickwork.search.words import match_expression
@@ -67,15 +68,13 @@ class Searcher:
     @classmethod
     @contextmanager
     def open(cls, corpus: Corpus, generation: Generation, encode: Encode, words_weight: float) -> Iterator[Searcher]:
-        """Open a generation. Raises OperatorError when its files cannot be read."""
-        searcher = cls(corpus, generation, encode, words_weight)
+        """Open a generation. Raises OperatorError naming the file that cannot be read, then or later."""
+        with _reading(generation):
+            searcher = cls(corpus, generation, encode, words_weight)
         try:
             yield searcher
         except sqlite3.DatabaseError as error:
-            raise OperatorError(
-                f"cannot read {generation.database}: {error}. Roll back: tickwork generations {corpus.name}"
-                " --roll-back previous"
-            ) from error
+            raise _unreadable(generation, error) from error
         finally:
             searcher.close()
 
@@ -131,8 +130,8 @@ class Searcher:
     def _by_meaning(self, query: str, limit: int, filters: Sequence[Filter]) -> dict[int, float]:
         if not self.generation.meta.vectors:
             raise OperatorError(
-                f"nothing of {self.corpus.name} is embedded in what is published;"
-                f" tickwork embed {self.corpus.name}, then publish"
+                f"nothing of {self.corpus.name} is embedded in what is published: tickwork embed {self.corpus.name},"
+                f" then tickwork publish {self.corpus.name}. Until then search with --mode words"
             )
         vector = self._encode([query])
         if vector.shape[1] != self.generation.meta.dim:
@@ -150,7 +149,8 @@ class Searcher:
 
         meta = self.generation.meta.index
         if self._index is None:
-            self._index = read_index(self.generation.folder, meta)
+            with _reading(self.generation):
+                self._index = read_index(self.generation.folder, meta)
         parameters = None
         if allowed is not None:
             selector = faiss.IDSelectorBatch(allowed)
@@ -172,7 +172,8 @@ class Searcher:
         from tickwork.publish.matrix import Matrix
 
         if self._matrix is None:
-            self._matrix = Matrix.load(self.generation.folder)
+            with _reading(self.generation):
+                self._matrix = Matrix.load(self.generation.folder)
         places = np.flatnonzero(np.isin(self._matrix.ids, allowed, assume_unique=True))
         if len(places) > ALL_BELOW and self.generation.meta.index.nlist:
             return self._by_index(vector, limit, allowed)
@@ -214,6 +215,24 @@ class Searcher:
             (f"{{text}} : ({expression})", *ids),
         )
         return {row["id"]: row["snippet"] for row in rows}
+
+
+@contextmanager
+def _reading(generation: Generation) -> Iterator[None]:
+    try:
+        yield
+    except (OperatorError, sqlite3.DatabaseError, OSError, ValueError) as error:
+        raise _unreadable(generation, error) from error
+
+
+def _unreadable(generation: Generation, error: Exception) -> OperatorError:
+    """The error that names the damaged files: which they are, SQLite and numpy do not always say."""
+    paths = {generation.folder / name: digest for name, digest in generation.meta.sha256.items()}
+    damaged = [str(path) for path, digest in paths.items() if not path.is_file() or files.digest(path) != digest]
+    return OperatorError(
+        f"cannot read {', '.join(damaged) or generation.folder}: {error}."
+        f" Roll back: tickwork generations {generation.meta.corpus} --roll-back previous"
+    )
 
 
 def _fused(words: Mapping[int, float], meaning: Mapping[int, float], words_weight: float) -> dict[int, float]:

@@ -7,8 +7,9 @@ import re
 MAX_WORDS = 64
 """Words of a query that are looked for; a longer one is a text, whose first words say enough."""
 
-_PHRASE_OR_WORD = re.compile(r'"([^"]*)"|(\w+)')
-_WORD = re.compile(r"\w+")
+# An accent may be a character of its own; in the index it belongs to its letter.
+_WORD = re.compile(r"[\w\u0300-\u036f]+")
+_PHRASE_OR_WORD = re.compile(rf'"([^"]*)"|({_WORD.pattern})')
 
 
 def match_expression(query: str) -> str:

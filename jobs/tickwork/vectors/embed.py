@@ -36,11 +36,10 @@ def begin(corpus: Corpus, source: sqlite3.Connection, store: VectorStore, info: 
     So it is when the documents were restored from a copy. `settings` stands for all that decide on the model.
     """
     with store.transaction():
-        if not changes.has(source, corpus.table, _watermark(store)):
-            seqs, stored = changes.seqs(source, corpus.table), store.seqs()
-            if any(seqs.get(identifier, -1) < seq for identifier, seq in stored):
-                store.drop([identifier for identifier, _ in stored if identifier not in seqs])
-                store.remember("watermark", "0")
+        seqs, stored = changes.seqs(source, corpus.table), store.seqs()
+        if any(seqs.get(identifier, -1) < seq for identifier, seq in stored):
+            store.drop([identifier for identifier, _ in stored if identifier not in seqs])
+            store.remember("watermark", "0")
         if store.fact("fingerprint") != info.fingerprint:
             store.remember("watermark", "0")
         store.remember("fingerprint", info.fingerprint)

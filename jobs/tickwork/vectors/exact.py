@@ -26,8 +26,8 @@ BLOCK = 256
 GROUP = 64
 """Columns of which only the largest is looked at first: the C largest numbers lie in C such groups."""
 PAIRS_AT_ONCE = 8192
-_FLOAT32_ERROR = 1e-4
-"""Generous bound of the error of a float32 product of two unit vectors of up to 1,024 numbers (n u = 6e-5)."""
+_FLOAT32_ERROR = 1e-7
+"""Generous bound of the error of a float32 product of two unit vectors, for each of their numbers (u = 6e-8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,11 @@ class Exact:
         exact, rounded = self._stored.float(), self._fast.float()
         norms = exact.norm(dim=1)
         self._largest = float(norms.max()) if self.count else 1.0
+        self._float32_error = max(1e-4, _FLOAT32_ERROR * self.dim) * self._largest**2
         # |x.y - x'.y'| <= |x - x'| |y| + |x'| |y - y'|, with x' and y' what the fast format makes of them.
         rounding = (exact - rounded).norm(dim=1)
         worst = float(rounding.max()) if self.count else 0.0
-        self._error = rounding * self._largest + rounded.norm(dim=1) * worst + _FLOAT32_ERROR * self._largest**2
+        self._error = rounding * self._largest + rounded.norm(dim=1) * worst + self._float32_error
         self._unit_roundoff = torch.finfo(self._dtype).eps
 
     def nearest(self, rows: Places, k: int) -> tuple[Places, Scores]:
@@ -127,7 +128,7 @@ class Exact:
         products = self._stored.float() @ self._stored[row].float()
         products[row] = -torch.inf
         kth = products.topk(k).values[-1]
-        columns = (products >= kth - 2 * _FLOAT32_ERROR * self._largest**2).nonzero().flatten()
+        columns = (products >= kth - 2 * self._float32_error).nonzero().flatten()
         scores = self._stored[columns].double() @ self._stored[row].double()
         order = scores.sort(descending=True, stable=True)
         return columns[order.indices[:k]], order.values[:k]

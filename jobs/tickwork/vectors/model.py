@@ -218,7 +218,7 @@ def _pooling(folder: Path) -> str:
             f"{folder}: pooling by {', '.join(map(str, chosen)) or 'nothing'} is not known; mean and cls are"
         )
     modules = folder / "modules.json"
-    for module in json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []:
+    for module in _read_json(modules, list) if modules.is_file() else []:
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind not in _MODULES:
             raise OperatorError(f"{modules}: a module {kind!r} is not known; {', '.join(_MODULES)} are")
@@ -231,10 +231,11 @@ def _load_network(folder: Path, device: Device, max_tokens: int) -> tuple[Any, A
     import torch
     from tokenizers import Tokenizer
 
-    with redirect_stderr(StringIO()):  # it tells of weights that a sentence model has no use for
-        from transformers import AutoModel
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        with redirect_stderr(StringIO()):  # it tells of weights that a sentence model has no use for
+            from transformers import AutoModel
 
-        try:
             network = AutoModel.from_pretrained(
                 folder,
                 dtype=device.dtype if device.dtype in (torch.bfloat16, torch.float32) else torch.float32,
@@ -243,19 +244,18 @@ def _load_network(folder: Path, device: Device, max_tokens: int) -> tuple[Any, A
                 trust_remote_code=False,
                 use_safetensors=True,
             )
-        except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise OperatorError(f"cannot load the model in {folder}: {str(error).splitlines()[0]}") from error
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # of damaged files these libraries raise errors of many kinds, some of no kind at all
+        raise OperatorError(f"cannot load the model in {folder}: {str(error).partition(chr(10))[0]}") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer, network.to(device.torch_device).eval()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, kind: type = dict) -> Any:  # noqa: ANN401 - any JSON of that kind
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OperatorError(f"cannot read {path}: {error}") from error
-    if not isinstance(found, dict):
-        raise OperatorError(f"{path} is not a JSON object")
+    if not isinstance(found, kind):
+        raise OperatorError(f"{path} is not a JSON {'object' if kind is dict else 'list'}")
     return found
