@@ -22,7 +22,7 @@ from tickwork.contract.units import Unit
 from tickwork.publish import files
 from tickwork.publish.build import Build, Impossible
 from tickwork.publish.generations import INDEX, IndexMeta
-from tickwork.publish.matrix import Matrix, difference
+from tickwork.publish.matrix import Matrix, Vectors, difference
 from tickwork.vectors.exact import Exact
 
 DESCRIPTION = "index.json"
@@ -67,7 +67,7 @@ def index(build: Build) -> Iterator[Unit]:
     with files.whole(build.folder / DESCRIPTION) as path:
         path.write_bytes(msgspec.json.encode(meta))
     with files.whole(build.folder / INDEX) as path:
-        faiss.write_index(made, str(path))
+        _write(made, path)
     for part in _parts(build.folder):
         part.unlink()
     yield Unit(items=0, note=f"index {meta.factory}")
@@ -83,6 +83,23 @@ def read_index(folder: Path, meta: IndexMeta, *, mapped: bool = True) -> Any:  #
     if meta.nlist:
         faiss.extract_index_ivf(found).nprobe = min(meta.nprobe, meta.nlist)
     return found
+
+
+def _write(made: Any, path: Path) -> None:  # noqa: ANN401
+    """Write an index. FAISS's own way does not tell when the disk is too full for the last few bytes."""
+    refused: list[OSError] = []
+    with path.open("wb") as file:
+
+        def write(content: bytes) -> int:
+            try:
+                return file.write(content)
+            except OSError as error:
+                refused.append(error)
+                return 0
+
+        faiss.write_index(made, faiss.PyCallbackIOWriter(write))  # type: ignore[attr-defined]
+    if refused:
+        raise refused[0]
 
 
 def _changed(build: Build, matrix: Matrix) -> tuple[Any, IndexMeta] | None:
@@ -146,20 +163,23 @@ def _reason(error: RuntimeError) -> str:
 
 
 def _anew(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, None, Any]:
+    if factory.startswith("IVF") and "Refine" not in factory:  # a refining index takes no ids
+        return (yield from _in_parts(build, matrix, factory))
+    return _wrapped(factory, matrix)
+
+
+def _train(made: Any, vectors: Vectors, factory: str) -> None:  # noqa: ANN401
     try:
-        if factory.startswith("IVF") and "Refine" not in factory:  # a refining index takes no ids
-            return (yield from _in_parts(build, matrix, factory))
-        return _wrapped(factory, matrix)
+        made.train(vectors.astype(np.float32))
     except RuntimeError as error:
-        raise _UntrainableError(f"{factory!r} cannot be made of {len(matrix.ids)} vectors: {_reason(error)}") from error
+        raise _UntrainableError(f"{factory!r} cannot be trained on {len(vectors)} vectors: {_reason(error)}") from error
 
 
 def _wrapped(factory: str, matrix: Matrix) -> Any:  # noqa: ANN401
     made = faiss.IndexIDMap2(_make(factory, max(1, matrix.vectors.shape[1])))
     if len(matrix.ids):
-        vectors = matrix.vectors.astype(np.float32)
-        made.train(vectors)
-        made.add_with_ids(vectors, matrix.ids)
+        _train(made, matrix.vectors, factory)
+        made.add_with_ids(matrix.vectors.astype(np.float32), matrix.ids)
     return made
 
 
@@ -174,9 +194,9 @@ def _in_parts(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, Non
         if build.device.is_gpu:
             _train_on_gpu(ivf)
         some = np.random.default_rng(_SEED).permutation(len(matrix.ids))[: TRAIN_A_LIST * ivf.nlist]
-        made.train(matrix.vectors[np.sort(some)].astype(np.float32))
+        _train(made, matrix.vectors[np.sort(some)], factory)
         with files.whole(trained) as path:
-            faiss.write_index(made, str(path))
+            _write(made, path)
         yield Unit(items=0, note="index trained")
     for number, start in enumerate(range(0, len(matrix.ids), PART)):
         part = build.folder / f"index-{number:05d}.part"
@@ -185,7 +205,7 @@ def _in_parts(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, Non
             places = slice(start, start + PART)
             made.add_with_ids(matrix.vectors[places].astype(np.float32), matrix.ids[places])
             with files.whole(part) as path:
-                faiss.write_index(made, str(path))
+                _write(made, path)
             yield Unit(items=int(made.ntotal), note="index")
     whole = faiss.read_index(str(trained))
     for part in _parts(build.folder):
