@@ -9,5 +9,5 @@ cd "$(dirname "$0")"
 . scripts/environment.sh
 
 debian_packages flock=util-linux timeout=coreutils setpriv=util-linux
-python_environment deploy
+python_environment "deploy,$(vectors_extra),default-model"
 exec .venv/bin/python scripts/demo.py "$@"

@@ -16,7 +16,7 @@ case ${1:-} in
 esac
 
 debian_packages flock=util-linux timeout=coreutils openssl=openssl
-python_environment dev
+python_environment "dev,$(vectors_extra)"
 PATH=$PWD/.venv/bin:$PATH
 export ANSIBLE_CONFIG=$PWD/ansible.cfg
 

@@ -31,13 +31,27 @@ python_environment() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || debian_packages ensurepip-for-venv=python3-venv || return 1
     "$python" -m venv .venv || return 1
   fi
-  echo "==> installing tickwork[$extra] into .venv (the first time this takes a minute)"
-  if ! .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[$extra]" >.venv/pip.log 2>&1; then
+  echo "==> installing tickwork[$extra] into .venv (the first time this takes minutes)"
+  if ! { _torch && _pip -c constraints.txt -e ".[$extra]"; } >.venv/pip.log 2>&1; then
     tail -n 20 .venv/pip.log >&2
     return 1
   fi
   rm -f ".venv/.tickwork-$extra-"*
   touch "$stamp"
+}
+
+_pip() { .venv/bin/python -m pip install -q --disable-pip-version-check "$@"; }
+
+# vectors_extra: the extra that embeds here, gpu where there is NVIDIA's driver.
+vectors_extra() { [ -e /proc/driver/nvidia/version ] && echo gpu || echo cpu; }
+
+# Without a GPU torch's build for CPUs, from the usual index or else from TICKWORK_TORCH_INDEX.
+_torch() {
+  [ "$(vectors_extra)" = cpu ] || return 0
+  local torch
+  torch=$(grep '^torch==' constraints.txt)+cpu
+  .venv/bin/python -m pip show -q "${torch%%=*}" || _pip --no-deps "$torch" ||
+    _pip --no-deps --index-url "${TICKWORK_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" "$torch"
 }
 
 _newest_python() {

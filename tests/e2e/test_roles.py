@@ -21,10 +21,13 @@ TOOLS = Path(sys.executable).parent
 
 HARVEST = "doab-harvest"
 BACKFILL = "doab-backfill"
+EMBED = "doab-embed"
+PUBLISH = "doab-publish"
 
 
 def play(inventory: Path, root: Path, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TICKWORK_DEMO_PREFIX": str(root), "ANSIBLE_FORCE_COLOR": "0"}
+    variables.setdefault("doab_vectors", False)  # each job takes seconds
     return subprocess.run(
         [TOOLS / "ansible-playbook", "playbooks/site.yml", "-i", inventory, "-e", json.dumps(variables), *options],
         cwd=ROOT,
@@ -71,7 +74,12 @@ def deployment(tmp_path: Path) -> Deployment:
 
 def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: Deployment) -> None:
     odd = {"quoted": 'a "b" \\ c', "list": ["ü", "😀"], "nested": {"deep": True, "number": 1.5}}
-    variables = {"doab_settings": odd, "tickwork_overrides": {HARVEST: {"schedule": "H H(1-5) * * *"}}}
+    variables = {
+        "doab_vectors": True,
+        "doab_settings": odd,
+        "tickwork_vectors": {"top_k": 5},
+        "tickwork_overrides": {HARVEST: {"schedule": "H H(1-5) * * *"}},
+    }
     assert deployment.deploy("--check", **variables)
     assert deployment.files() == set()
     assert deployment.deploy(**variables)
@@ -82,7 +90,9 @@ def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: 
     # The registry says what is deployed, and every value of the settings is the one that was given.
     settings = deployment.settings()
     assert settings["doab"] == odd
-    assert set(settings["jobs"]) == {HARVEST, BACKFILL}
+    assert settings["vectors"]["top_k"] == 5
+    assert set(settings["jobs"]) == {HARVEST, BACKFILL, EMBED, PUBLISH}
+    assert settings["jobs"][EMBED]["locks"] == settings["jobs"][PUBLISH]["locks"] == ["vectors"]
     assert re.fullmatch(r"\d+ [1-5] \* \* \*", settings["jobs"][HARVEST]["schedule"])
     assert settings["jobs"][BACKFILL]["command"] == ["doab", "backfill", "--limit", "500", "--seconds", "1080"]
 
