@@ -1,0 +1,424 @@
+"""Generations: listed, verified, rolled back, pruned; the pointer; a damaged one infects nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.publish_kit import (
+    DRAINED,
+    FAILED,
+    GENERATION,
+    HALTED,
+    Shelf,
+    agrees,
+    brute_force,
+    by_words,
+    lists,
+    some,
+)
+from tickwork.contract.markers import Markers
+from tickwork.contract.outcomes import OperatorError
+from tickwork.publish import generations as generations_module
+from tickwork.publish.generations import Generations
+from tickwork.publish.matrix import Matrix
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Two generations of an inverted file, the newer one made from the older."""
+    shelf = Shelf(tmp_path_factory.mktemp("published"), factory="IVF4,SQfp16", nprobe=4)
+    shelf.add(some(60))
+    shelf.publish()
+    shelf.change({2: some(1, 5)[0]})
+    shelf.publish()
+    return shelf
+
+
+@pytest.fixture
+def shelf(published: Shelf, tmp_path: Path) -> Shelf:
+    return published.clone(tmp_path / "shelf")
+
+
+def halted(shelf: Shelf) -> str:
+    return Markers(shelf.layout.job("doab-publish")).halted_reason()
+
+
+# Listing and verifying.
+
+
+def test_generations_are_listed_oldest_first_and_the_current_one_is_marked(shelf: Shelf) -> None:
+    older, newer = shelf.generations.names()
+    said = shelf.run("generations", "doab")
+    assert said.code == DRAINED
+    assert [line[:24] for line in said.out.splitlines()] == [f"  {older}", f"* {newer}"]
+    rows = shelf.run("generations", "doab", "--json").json()
+    assert [(row["name"], row["current"], row["total"], row["problem"]) for row in rows] == [
+        (older, False, 60, ""),
+        (newer, True, 60, ""),
+    ]
+
+
+def test_nothing_published_is_no_fault(tmp_path: Path) -> None:
+    said = Shelf(tmp_path).run("generations", "doab", "--verify")
+    assert (said.code, said.out) == (DRAINED, "nothing of doab is published yet\n")
+
+
+def test_verifying_whole_generations_says_so(shelf: Shelf) -> None:
+    said = shelf.run("generations", "doab", "--verify")
+    assert said.code == DRAINED
+    assert said.out.count("verified") == 2
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+DAMAGES = pytest.mark.parametrize("damage", [flipped, truncated, missing])
+FILES = pytest.mark.parametrize("file", GENERATION)
+
+
+@FILES
+@DAMAGES
+def test_a_damaged_file_is_named_and_its_generation_is_never_switched_to(
+    shelf: Shelf, file: str, damage: Callable[[Path], None]
+) -> None:
+    older, newer = shelf.generations.names()
+    damage(shelf.generations.folder / older / file)
+    said = shelf.run("generations", "doab", "--verify")
+    if (file, damage) == ("meta.json", missing):  # it is no generation any more
+        assert older not in said.out
+    else:
+        assert said.code == FAILED
+        assert file in next(line for line in said.out.splitlines() if older in line)
+    for name in (older, "previous"):
+        refused = shelf.run("generations", "doab", "--roll-back", name)
+        assert refused.code == 2
+        assert len(refused.err.splitlines()) == 1
+    assert shelf.current().name == newer
+    assert not halted(shelf)
+
+
+@FILES
+@DAMAGES
+def test_a_damaged_generation_infects_nothing_of_the_next(
+    shelf: Shelf, file: str, damage: Callable[[Path], None]
+) -> None:
+    base = shelf.generations.current_name()
+    damage(shelf.generations.folder / base / file)
+    shelf.change({3: some(1, 6)[0], 7: some(1, 7)[0]})
+    shelf.delete([11])
+    said = shelf.run("publish", "doab")
+    assert said.code == DRAINED
+    assert re.search("warning: .*made anew", said.err)
+    fresh = shelf.current()
+    assert fresh.name != base
+    agrees(shelf, fresh)
+    assert lists(fresh) == brute_force(Matrix.load(fresh.folder), 4)
+
+
+def test_a_wrong_watermark_in_a_damaged_description_skips_no_change(shelf: Shelf) -> None:
+    current = shelf.current()
+    shelf.change({3: some(1, 6)[0]})
+    with shelf.books() as books:
+        newest = books.execute("SELECT max(seq) FROM records_changes").fetchone()[0]
+    meta, was = current.folder / "meta.json", current.meta.watermark.documents
+    text = meta.read_text()
+    meta.write_text(text.replace(f'"documents": {was}', f'"documents": {newest}'))
+    assert meta.read_text() != text
+    agrees(shelf, shelf.publish())
+
+
+@pytest.mark.parametrize("command", ["index", "similar"])
+def test_a_damaged_file_is_not_shared_with_a_new_generation(shelf: Shelf, command: str) -> None:
+    current = shelf.current()
+    flipped(current.folder / "vectors.npy")
+    said = shelf.run(command, "doab")
+    assert said.code == FAILED
+    assert "vectors.npy is not what was written" in shelf.reason()
+    assert shelf.generations.current_name() == current.name
+    shelf.publish("--full")  # nothing is left that would be in its way
+    assert not shelf.leftovers()
+
+
+def test_a_damaged_index_is_mended_by_making_the_index_anew(shelf: Shelf) -> None:
+    flipped(shelf.current().folder / "index.faiss")
+    agrees(shelf, shelf.publish(command="index"))
+
+
+def test_damaged_lists_are_mended_by_finding_them_anew(shelf: Shelf) -> None:
+    flipped(shelf.current().folder / "similar.db")
+    fresh = shelf.publish(command="similar")
+    assert lists(fresh) == brute_force(Matrix.load(fresh.folder), 4)
+
+
+# The pointer.
+
+
+@pytest.mark.parametrize(
+    "target", ["20200101T000000Z-000000", "/etc", "..", "../..", ".", "building", "current", "a\nb", "doab.db", "-rf"]
+)
+def test_a_pointer_to_no_generation_is_an_error_and_publishing_mends_it(shelf: Shelf, target: str) -> None:
+    pointer = shelf.generations.folder / "current"
+    pointer.unlink()
+    pointer.symlink_to(target)
+    searched = shelf.run("search", "doab", "book", "--mode", "words")
+    assert searched.code != DRAINED
+    assert len(searched.err.splitlines()) == 1
+    agrees(shelf, shelf.publish())
+
+
+def test_rolling_back_mends_a_pointer_to_nowhere(shelf: Shelf) -> None:
+    older, newer = shelf.generations.names()
+    shutil.rmtree(shelf.generations.folder / newer)
+    assert shelf.run("generations", "doab", "--roll-back", "previous").code == DRAINED
+    assert shelf.current().name == older
+
+
+@pytest.mark.parametrize("name", ["current", "building", "..", ".", "../doab", "/etc", "nonsense", "2026*"])
+def test_only_a_generation_can_be_rolled_back_to(shelf: Shelf, name: str) -> None:
+    before = shelf.current().name
+    shutil.copytree(shelf.current().folder, shelf.generations.building)
+    said = shelf.run("generations", "doab", "--roll-back", name)
+    assert said.code == 2
+    assert "has no generation" in said.err
+    assert shelf.current().name == before
+
+
+def test_a_link_is_no_generation(shelf: Shelf) -> None:
+    (shelf.generations.folder / "20991231T000000Z-000000").symlink_to(shelf.generations.names()[0])
+    assert len(shelf.generations.names()) == 2
+
+
+def test_what_is_not_ours_in_the_folder_stays(shelf: Shelf) -> None:
+    (shelf.generations.folder / "notes").mkdir()
+    (shelf.generations.folder / "notes" / "why").write_text("an operator's")
+    shelf.publish("--full")
+    shelf.run("generations", "doab", "--prune", "1")
+    assert (shelf.generations.folder / "notes" / "why").exists()
+
+
+def test_the_pointer_is_replaced_and_never_removed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    pointer, seen = shelf.generations.folder / "current", []
+    for name in ("unlink", "symlink_to", "replace", "rename"):
+        original = getattr(Path, name)
+
+        def watched(path: Path, *rest: object, original: Callable[..., object] = original, **more: object) -> object:
+            result = original(path, *rest, **more)
+            seen.append(pointer.readlink())
+            return result
+
+        monkeypatch.setattr(Path, name, watched)
+    shelf.generations.switch(shelf.generations.names()[0])
+    assert set(map(str, seen)) <= set(shelf.generations.names())
+
+
+# Rolling back.
+
+
+def test_rolling_back_makes_the_one_before_current_and_halts_the_job(shelf: Shelf) -> None:
+    older, newer = shelf.generations.names()
+    assert by_words(shelf.current(), "b2v1") == [2]
+    said = shelf.run("generations", "doab", "--roll-back", "previous")
+    assert said.code == DRAINED
+    assert shelf.current().name == older
+    assert by_words(shelf.current(), "b2v0") == [2]
+    assert f"rolled back from {newer} to {older}" in halted(shelf)
+    assert shelf.run("publish", "doab").code == HALTED
+    assert shelf.current().name == older
+    assert shelf.run("rearm", "doab-publish", "--why", "mended").code == DRAINED
+    agrees(shelf, shelf.publish())
+
+
+def test_one_can_roll_forward_again_by_name(shelf: Shelf) -> None:
+    older, newer = shelf.generations.names()
+    shelf.run("generations", "doab", "--roll-back", older)
+    assert shelf.run("generations", "doab", "--roll-back", newer).code == DRAINED
+    assert shelf.current().name == newer
+
+
+def test_the_current_generation_is_not_rolled_back_to(shelf: Shelf) -> None:
+    said = shelf.run("generations", "doab", "--roll-back", shelf.current().name)
+    assert (said.code, halted(shelf)) == (2, "")
+
+
+def test_there_is_nothing_before_the_first(shelf: Shelf) -> None:
+    shelf.run("generations", "doab", "--prune", "1")
+    said = shelf.run("generations", "doab", "--roll-back", "previous")
+    assert said.code == 2
+    assert "no generation before" in said.err
+    assert not halted(shelf)
+
+
+def test_a_kill_between_the_halt_and_the_switch_of_a_roll_back_publishes_nothing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generations, "switch", killed)
+        shelf.run("generations", "doab", "--roll-back", "previous")
+    shelf.change({3: None})
+    newer = shelf.generations.current_name()
+    assert shelf.run("publish", "doab").code == HALTED
+    assert shelf.current().name == newer
+    assert shelf.run("generations", "doab", "--roll-back", "previous").code == DRAINED
+
+
+def test_a_campaign_under_way_does_not_undo_a_roll_back(shelf: Shelf) -> None:
+    older, newer = shelf.generations.names()
+    shelf.change({3: some(1, 6)[0]})
+    while not (shelf.generations.building / "similar.db").exists():
+        assert shelf.run("publish", "doab", "--seconds", "0").code == 3
+    shelf.run("generations", "doab", "--roll-back", "previous")
+    shelf.run("rearm", "doab-publish", "--why", "mended")
+    said = shelf.run("publish", "doab")
+    assert said.code == DRAINED
+    assert f"it was from generation {newer}, and {older} is current" in said.err
+    agrees(shelf, shelf.current())
+
+
+def test_a_pass_that_ends_while_it_is_rolled_back_switches_to_nothing(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = shelf.generations.names()
+    shelf.change({3: some(1, 6)[0]})
+    fresh_name = Generations.fresh_name
+
+    def meanwhile(found: Generations, meta: Path) -> str:
+        shelf.generations.switch(older)
+        return fresh_name(found, meta)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generations, "fresh_name", meanwhile)
+        assert shelf.run("publish", "doab").code == 3
+    assert f"{older} was made current meanwhile" in shelf.reason()
+    assert shelf.current().name == older
+    assert shelf.generations.names() == [older, newer]
+    agrees(shelf, shelf.publish())
+
+
+# Names and pruning.
+
+
+def test_names_are_in_the_order_of_publishing_within_a_second_and_when_the_clock_goes_back(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tickwork.publish import check
+
+    class Back(check.dt.datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> Back:
+            return cls(2020, 1, 1, tzinfo=tz)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(check.dt, "datetime", Back)
+    shelf.set(keep_generations=10)
+    order = shelf.generations.names()
+    for _ in range(4):
+        order.append(shelf.publish("--full").name)
+    assert shelf.generations.names() == order
+    assert shelf.current().meta.built_at.startswith("2020-01-01")
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_so_many_generations_are_kept_as_the_settings_say(shelf: Shelf, keep: int) -> None:
+    shelf.set(keep_generations=keep)
+    names = shelf.generations.names() + [shelf.publish("--full").name for _ in range(3)]
+    assert shelf.generations.names() == names[-keep:]
+
+
+def test_pruning_by_hand_keeps_the_current_one_even_if_it_is_the_oldest(shelf: Shelf) -> None:
+    shelf.set(keep_generations=10)
+    shelf.publish("--full")
+    oldest, second, newest = shelf.generations.names()
+    shelf.generations.switch(oldest)
+    said = shelf.run("generations", "doab", "--prune", "2")
+    assert said.out.splitlines()[0] == f"removed {second}"
+    assert shelf.generations.names() == [oldest, newest]
+    shelf.run("generations", "doab", "--prune", "1")
+    assert shelf.generations.names() == [oldest]
+
+
+def test_after_a_roll_back_the_one_rolled_back_to_is_kept_before_the_one_taken_back(shelf: Shelf) -> None:
+    older, taken_back = shelf.generations.names()
+    shelf.run("generations", "doab", "--roll-back", "previous")
+    shelf.run("rearm", "doab-publish", "--why", "mended")
+    fresh = shelf.publish()
+    assert shelf.generations.names() == [older, fresh.name]
+    assert taken_back not in shelf.generations.names()
+
+
+def test_pruning_by_hand_touches_neither_what_is_being_built_nor_what_is_about_to_be_current(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.change({3: some(1, 6)[0]})
+    pruned = []
+    switch = Generations.switch
+
+    def meanwhile(found: Generations, name: str) -> None:
+        pruned.extend(found.prune(1))
+        switch(found, name)
+
+    while not (shelf.generations.building / "similar.db").exists():
+        shelf.run("publish", "doab", "--seconds", "0")
+    assert shelf.run("generations", "doab", "--prune", "1").code == DRAINED
+    with monkeypatch.context() as patch:
+        patch.setattr(Generations, "switch", meanwhile)
+        agrees(shelf, shelf.publish())
+    assert shelf.current().name not in pruned
+
+
+def test_who_reads_a_generation_goes_on_reading_when_it_is_replaced_and_pruned(shelf: Shelf) -> None:
+    from tickwork.publish.index import read_index
+
+    before = shelf.current()
+    matrix = Matrix.load(before.folder)
+    mapped, index = np.array(matrix.vectors), read_index(before.folder, before.meta.index)
+    with closing(sqlite3.connect(f"file:{before.database}?mode=ro", uri=True)) as items:
+        items.execute("SELECT count(*) FROM items").fetchone()
+        shelf.change({identifier: some(1, identifier)[0] for identifier in range(1, 60)})
+        shelf.set(keep_generations=1)
+        shelf.publish("--full")
+        assert not before.folder.exists()
+        assert items.execute("SELECT title FROM items WHERE id = 3").fetchone() == ("b3v0",)
+    assert np.array_equal(matrix.vectors, mapped)
+    vector = mapped[5:6].astype(np.float32)
+    assert index.search(vector, 1)[1][0, 0] == matrix.ids[5]
+
+
+def test_a_removal_that_was_killed_is_finished_and_its_rest_is_no_generation(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer = shelf.generations.names()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(generations_module.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shelf.generations.remove(shelf.generations.folder / older)
+    assert shelf.generations.names() == [newer]
+    with pytest.raises(OperatorError):
+        shelf.generations.open(older)
+    shelf.publish("--full")
+    assert not (shelf.generations.folder / older).exists()
