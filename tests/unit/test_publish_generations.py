@@ -59,7 +59,7 @@ def test_generations_are_listed_oldest_first_and_the_current_one_is_marked(shelf
     older, newer = shelf.generations.names()
     said = shelf.run("generations", "doab")
     assert said.code == DRAINED
-    assert [line[:24] for line in said.out.splitlines()] == [f"  {older}", f"* {newer}"]
+    assert [line[:25] for line in said.out.splitlines()] == [f"  {older}", f"* {newer}"]
     rows = shelf.run("generations", "doab", "--json").json()
     assert [(row["name"], row["current"], row["total"], row["problem"]) for row in rows] == [
         (older, False, 60, ""),
