@@ -1,5 +1,5 @@
 #!/bin/bash
-# A tour in two minutes: deploys with the real roles into .demo, without root and with nothing scheduled, starts a fake
+# A tour in four minutes: deploys with the real roles into .demo, without root and with nothing scheduled, starts a fake
 # OAI-PMH server on loopback, and ticks harvest and backfill through the real wrappers until they are drained.
 #   ./demo.sh               generated records
 #   ./demo.sh --data DIR    real records (doab_books_2018.csv and doab-check_test.xml in DIR)

@@ -1,4 +1,4 @@
-"""The tour behind ./demo.sh: deploy, tick, respect a hold, halt, re-arm, drain; then the server judges our manners."""
+"""The tour behind ./demo.sh: deploy, tick, respect a hold, halt, re-arm, drain; then embed, publish and search."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ OUTCOMES = {0: "drained", 3: "more", 4: "halted", 75: "busy"}
 LEFT_FOR_THE_BACKFILL = 900
 BOOKS = 3000
 HOLD_SECONDS = 6
+EMBEDDED = 400
+SEARCHES = (("forests and climate", "words"), ("how people lived in the Middle Ages", "meaning"), ("law", "both"))
 
 sys.path.insert(0, str(ROOT))
 
@@ -153,12 +155,15 @@ def tour(fake: Server, data: Path | None) -> None:
     """The tour over the fake server."""
     say("Deploying into .demo with the real roles (playbooks/site.yml, inventory/demo)")
     lock = {"locks": ["doab-oai"], "schedule": "*/30 * * * *", "armed": True}
+    vectors = {**lock, "locks": ["vectors"]}
     deploy(
         {"base_url": fake.base_url, "rate": 0.01, "jitter": 0.0, "window_days": window_days(data)},
         [
             {"name": "doab-discover", "command": "doab discover", **lock},
             {"name": "doab-harvest", "command": "doab harvest", "lock_wait": "60m", **lock},
             {"name": "doab-backfill", "command": "doab backfill --limit 350", "drains": True, **lock},
+            {"name": "doab-embed", "command": f"embed doab --limit {EMBEDDED}", **vectors},
+            {"name": "doab-publish", "command": "publish doab", "lock_wait": "60m", **vectors},
         ],
     )
     say("The nightly harvest: what changed lately, page by page")
@@ -201,6 +206,13 @@ def tour(fake: Server, data: Path | None) -> None:
     say("What the server thinks of us")
     for name, figure in fake.judgement().items():
         print(f"   {name}: {figure}")
+
+    say(f"Vectors for the first {EMBEDDED} books; then all are published, searchable by words, and these by meaning")
+    tick("doab-embed")
+    until_drained("doab-publish")
+    tickwork("generations", "doab")
+    for query, mode in SEARCHES:
+        tickwork("search", "doab", query, "--mode", mode, "--limit", "3")
     print(f"\nEverything is in {PREFIX.relative_to(ROOT)}/ ; try: {BIN.relative_to(ROOT)} status")
 
 
