@@ -86,7 +86,7 @@ def test_stored_lists_and_their_published_rows_are_those_saved_last(pairs: list[
             assert np.array_equal(getattr(read, name), getattr(after, name)), name
         rows = [tuple(row) for row in connection.execute("SELECT * FROM similar ORDER BY source, rank")]
         assert rows == [
-            (100 + row, identifier, score, rank)
+            (100 + row, rank, identifier, score)
             for row in range(len(pairs))
             for rank, (identifier, score) in enumerate(entries_of(after, row)[:2], start=1)
         ]

@@ -19,9 +19,10 @@ TABLES = (
     CREATE TABLE lists (
       source INTEGER PRIMARY KEY, ids BLOB NOT NULL, scores BLOB NOT NULL, floor_score REAL, floor_id INTEGER
     )""",
+    # The key's columns first: otherwise SQLite 3.40 calls a whole file damaged.
     """
     CREATE TABLE similar (
-      source INTEGER NOT NULL, similar INTEGER NOT NULL, score REAL NOT NULL, rank INTEGER NOT NULL,
+      source INTEGER NOT NULL, rank INTEGER NOT NULL, similar INTEGER NOT NULL, score REAL NOT NULL,
       PRIMARY KEY (source, rank)
     ) WITHOUT ROWID""",
 )
@@ -150,7 +151,9 @@ class Lists:
         at, rank = np.nonzero((ids != NOBODY) & ((ids != old_ids) | (scores != old_scores)))
         columns = (block.sources[at], ids[at, rank], scores[at, rank], rank + 1)
         entries = zip(*(column.tolist() for column in columns), strict=True)
-        self.connection.executemany("INSERT OR REPLACE INTO similar VALUES (?, ?, ?, ?)", entries)
+        self.connection.executemany(
+            "INSERT OR REPLACE INTO similar (source, similar, score, rank) VALUES (?, ?, ?, ?)", entries
+        )
         at, rank = np.nonzero((ids == NOBODY) & (old_ids != NOBODY))
         gone = zip(block.sources[at].tolist(), (rank + 1).tolist(), strict=True)
         self.connection.executemany("DELETE FROM similar WHERE source = ? AND rank = ?", gone)
