@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickwork.vectors import exact as module
-from tickwork.vectors.device import Device
+from tickwork.vectors.device import Device, open_device
 from tickwork.vectors.exact import Exact
 
 Vectors = npt.NDArray[np.float16]
@@ -20,7 +20,7 @@ FORMATS = (torch.float32, torch.bfloat16)
 
 
 def on_cpu(dtype: torch.dtype) -> Device:
-    return Device(torch.device("cpu"), dtype, 1)
+    return open_device("cpu", 1, str(dtype).removeprefix("torch."))
 
 
 def unit(rows: npt.NDArray[Any]) -> Vectors:
