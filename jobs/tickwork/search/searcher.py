@@ -8,6 +8,7 @@ Hybrid Retrieval" (ACM TOIS 2023), which rates it above reciprocal rank fusion.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ ALL_BELOW = 20_000
 """So few items that pass the filters are all compared with the query: an index would look in vain for most of them."""
 SNIPPET_WORDS = 32
 SNIPPET_CHARACTERS = 240
+STEPS_BETWEEN_LOOKS = 10_000
+"""Steps of SQLite's virtual machine, a fraction of a millisecond, between two looks at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +56,23 @@ class Hit:
 
 
 class Searcher:
-    """One generation, opened for searching; use it from one thread at a time. Open it with `open`."""
+    """One generation, opened for searching; use it from one thread at a time. Close it, or open it with `open`."""
 
-    def __init__(self, corpus: Corpus, generation: Generation, encode: Encode, words_weight: float) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        generation: Generation,
+        encode: Encode,
+        words_weight: float,
+        marks: tuple[str, str] = ("", ""),
+    ) -> None:
+        """`marks` are put around the query's words in snippets."""
         self.corpus = corpus
         self.generation = generation
         self._encode = encode
         self._words_weight = words_weight
-        self._items = database.connect(generation.database, read_only=True)
+        self._marks = marks
+        self._items = database.connect(generation.database, read_only=True, threads=True)
         self._items.execute("ATTACH ? AS near", (str(generation.folder / SIMILAR),))
         self._matrix: Matrix | None = None
         self._index: Any = None
@@ -82,6 +94,11 @@ class Searcher:
         """Close the files."""
         self._items.close()
 
+    def give_up_after(self, seconds: float) -> None:
+        """Have SQLite end what it does `seconds` from now with an OperationalError."""
+        end = time.monotonic() + seconds
+        self._items.set_progress_handler(lambda: time.monotonic() > end, STEPS_BETWEEN_LOOKS)
+
     def search(self, query: str, mode: Mode, limit: int, filters: Sequence[Filter] = ()) -> list[Hit]:
         """The best `limit` items for `query` that pass the filters."""
         wanted = max(limit, CANDIDATES)
@@ -90,6 +107,12 @@ class Searcher:
         scores = _fused(words, meaning, self._words_weight) if mode == "both" else words or meaning
         best = sorted(scores, key=lambda item: (-scores[item], item))[:limit]
         return self._hits(best, scores, query)
+
+    def items(self, ids: Sequence[int]) -> dict[int, sqlite3.Row]:
+        """The rows of the items with these ids, all their columns."""
+        marks = ", ".join("?" * len(ids))
+        rows = self._items.execute(f"SELECT * FROM items WHERE id IN ({marks})", list(ids))  # noqa: S608
+        return {row["id"]: row for row in rows}
 
     def similar_to(self, item: int, limit: int) -> list[Hit]:
         """The items most similar to the item with the id `item`, by the published lists."""
@@ -210,9 +233,9 @@ class Searcher:
             return {}
         marks = ", ".join("?" * len(ids))
         rows = self._items.execute(
-            f"SELECT rowid AS id, snippet(items_fts, 1, '', '', '…', {SNIPPET_WORDS}) AS snippet FROM items_fts"  # noqa: S608
+            f"SELECT rowid AS id, snippet(items_fts, 1, ?, ?, '…', {SNIPPET_WORDS}) AS snippet FROM items_fts"  # noqa: S608
             f" WHERE items_fts MATCH ? AND rowid IN ({marks})",
-            (f"{{text}} : ({expression})", *ids),
+            (*self._marks, f"{{text}} : ({expression})", *ids),
         )
         return {row["id"]: row["snippet"] for row in rows}
 
