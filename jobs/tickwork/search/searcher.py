@@ -94,6 +94,20 @@ class Searcher:
         """Close the files."""
         self._items.close()
 
+    def warm(self) -> None:
+        """Open all files now, so that they can be read when they are deleted. Raises OperatorError naming a file."""
+        with _reading(self.generation):
+            self._items.execute("SELECT (SELECT max(id) FROM items), (SELECT max(source) FROM near.similar)").fetchone()
+            if self.generation.meta.vectors:
+                self._open_index()
+                self._open_matrix()
+
+    def twin(self) -> Searcher:
+        """Another one for another thread, with the same index and matrix in memory."""
+        twin = Searcher(self.corpus, self.generation, self._encode, self._words_weight, self._marks)
+        twin._index, twin._matrix = self._index, self._matrix
+        return twin
+
     def give_up_after(self, seconds: float) -> None:
         """Have SQLite end what it does `seconds` from now with an OperationalError."""
         end = time.monotonic() + seconds
@@ -168,19 +182,30 @@ class Searcher:
     def _by_index(self, vector: Vectors, limit: int, allowed: npt.NDArray[np.int64] | None = None) -> dict[int, float]:
         import faiss
 
-        from tickwork.publish.index import read_index
-
-        meta = self.generation.meta.index
-        if self._index is None:
-            with _reading(self.generation):
-                self._index = read_index(self.generation.folder, meta)
+        meta, index = self.generation.meta.index, self._open_index()
         parameters = None
         if allowed is not None:
             selector = faiss.IDSelectorBatch(allowed)
             parameters = faiss.SearchParametersIVF()
             parameters.sel, parameters.nprobe = selector, min(meta.nprobe, meta.nlist)
-        scores, ids = self._index.search(vector.astype("float32"), limit, params=parameters)
+        scores, ids = index.search(vector.astype("float32"), limit, params=parameters)
         return {int(item): float(score) for item, score in zip(ids[0], scores[0], strict=True) if item >= 0}
+
+    def _open_index(self) -> Any:  # noqa: ANN401 - faiss has no types
+        from tickwork.publish.index import read_index
+
+        if self._index is None:
+            with _reading(self.generation):
+                self._index = read_index(self.generation.folder, self.generation.meta.index)
+        return self._index
+
+    def _open_matrix(self) -> Matrix:
+        from tickwork.publish.matrix import Matrix
+
+        if self._matrix is None:
+            with _reading(self.generation):
+                self._matrix = Matrix.load(self.generation.folder)
+        return self._matrix
 
     def _passing(self, filters: Sequence[Filter]) -> npt.NDArray[np.int64]:
         import numpy as np
@@ -192,17 +217,13 @@ class Searcher:
     def _among(self, vector: Vectors, allowed: npt.NDArray[np.int64], limit: int) -> dict[int, float]:
         import numpy as np
 
-        from tickwork.publish.matrix import Matrix
-
-        if self._matrix is None:
-            with _reading(self.generation):
-                self._matrix = Matrix.load(self.generation.folder)
-        places = np.flatnonzero(np.isin(self._matrix.ids, allowed, assume_unique=True))
+        matrix = self._open_matrix()
+        places = np.flatnonzero(np.isin(matrix.ids, allowed, assume_unique=True))
         if len(places) > ALL_BELOW and self.generation.meta.index.nlist:
             return self._by_index(vector, limit, allowed)
-        scores = self._matrix.vectors[places].astype(np.float32) @ vector[0].astype(np.float32)
+        scores = matrix.vectors[places].astype(np.float32) @ vector[0].astype(np.float32)
         best = np.argsort(-scores, kind="stable")[:limit]
-        return {int(self._matrix.ids[places[place]]): float(scores[place]) for place in best}
+        return {int(matrix.ids[places[place]]): float(scores[place]) for place in best}
 
     def _hits(self, ids: Sequence[int], scores: Mapping[int, float], query: str) -> list[Hit]:
         marks = ", ".join("?" * len(ids))
