@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from tickwork.contract import database
 from tickwork.contract.outcomes import OperatorError
@@ -72,8 +73,10 @@ class Searcher:
         self._encode = encode
         self._words_weight = words_weight
         self._marks = marks
-        self._items = database.connect(generation.database, read_only=True, threads=True)
-        self._items.execute("ATTACH ? AS near", (str(generation.folder / SIMILAR),))
+        self.connection = database.connect(generation.database, read_only=True, threads=True)
+        # Not by its mere path, which makes an empty file where it is missing.
+        similar = f"file:{quote(str(generation.folder / SIMILAR))}?mode=ro"
+        self.connection.execute("ATTACH ? AS near", (similar,))
         self._matrix: Matrix | None = None
         self._index: Any = None
 
@@ -92,12 +95,13 @@ class Searcher:
 
     def close(self) -> None:
         """Close the files."""
-        self._items.close()
+        self.connection.close()
 
     def warm(self) -> None:
         """Open all files now, so that they can be read when they are deleted. Raises OperatorError naming a file."""
         with _reading(self.generation):
-            self._items.execute("SELECT (SELECT max(id) FROM items), (SELECT max(source) FROM near.similar)").fetchone()
+            self.connection.execute("SELECT max(id) FROM items").fetchone()
+            self.connection.execute("SELECT max(source) FROM near.similar").fetchone()
             if self.generation.meta.vectors:
                 self._open_index()
                 self._open_matrix()
@@ -111,7 +115,7 @@ class Searcher:
     def give_up_after(self, seconds: float) -> None:
         """Have SQLite end what it does `seconds` from now with an OperationalError."""
         end = time.monotonic() + seconds
-        self._items.set_progress_handler(lambda: time.monotonic() > end, STEPS_BETWEEN_LOOKS)
+        self.connection.set_progress_handler(lambda: time.monotonic() > end, STEPS_BETWEEN_LOOKS)
 
     def search(self, query: str, mode: Mode, limit: int, filters: Sequence[Filter] = ()) -> list[Hit]:
         """The best `limit` items for `query` that pass the filters."""
@@ -125,12 +129,12 @@ class Searcher:
     def items(self, ids: Sequence[int]) -> dict[int, sqlite3.Row]:
         """The rows of the items with these ids, all their columns."""
         marks = ", ".join("?" * len(ids))
-        rows = self._items.execute(f"SELECT * FROM items WHERE id IN ({marks})", list(ids))  # noqa: S608
+        rows = self.connection.execute(f"SELECT * FROM items WHERE id IN ({marks})", list(ids))  # noqa: S608
         return {row["id"]: row for row in rows}
 
     def similar_to(self, item: int, limit: int) -> list[Hit]:
         """The items most similar to the item with the id `item`, by the published lists."""
-        rows = self._items.execute(
+        rows = self.connection.execute(
             "SELECT similar, score FROM near.similar WHERE source = ? ORDER BY rank LIMIT ?", (item, limit)
         )
         scores = {row["similar"]: row["score"] for row in rows}
@@ -138,9 +142,10 @@ class Searcher:
 
     def find(self, name: str) -> int:
         """The id of an item given its id or identifier. Raises OperatorError."""
-        row = self._items.execute("SELECT id FROM items WHERE identifier = ?", (name,)).fetchone()
+        text = name.encode("utf-8", "replace").decode()  # a command line may have bytes that are no text
+        row = self.connection.execute("SELECT id FROM items WHERE identifier = ?", (text,)).fetchone()
         if row is None and name.isascii() and name.isdigit() and len(name) < 19:
-            row = self._items.execute("SELECT id FROM items WHERE id = ?", (int(name),)).fetchone()
+            row = self.connection.execute("SELECT id FROM items WHERE id = ?", (int(name),)).fetchone()
         if row is None:
             raise OperatorError(f"{self.corpus.name} has no item {name!r}")
         return int(row["id"])
@@ -150,14 +155,14 @@ class Searcher:
         if not expression:
             return {}
         if not filters:
-            rows = self._items.execute(
+            rows = self.connection.execute(
                 "SELECT rowid AS id, bm25(items_fts) AS score FROM items_fts WHERE items_fts MATCH ?"
                 " ORDER BY score LIMIT ?",
                 (expression, limit),
             )
         else:
             sql, values = condition(self.corpus, filters)
-            rows = self._items.execute(
+            rows = self.connection.execute(
                 "SELECT items.id, bm25(items_fts) AS score FROM items_fts JOIN items ON items.id = items_fts.rowid"  # noqa: S608 - the columns are the corpus's
                 f" WHERE items_fts MATCH ? AND {sql} ORDER BY score LIMIT ?",
                 (expression, *values, limit),
@@ -211,7 +216,7 @@ class Searcher:
         import numpy as np
 
         sql, values = condition(self.corpus, filters)
-        rows = self._items.execute(f"SELECT id FROM items WHERE {sql} ORDER BY id", values)  # noqa: S608
+        rows = self.connection.execute(f"SELECT id FROM items WHERE {sql} ORDER BY id", values)  # noqa: S608
         return np.fromiter((row["id"] for row in rows), np.int64)
 
     def _among(self, vector: Vectors, allowed: npt.NDArray[np.int64], limit: int) -> dict[int, float]:
@@ -227,8 +232,8 @@ class Searcher:
 
     def _hits(self, ids: Sequence[int], scores: Mapping[int, float], query: str) -> list[Hit]:
         marks = ", ".join("?" * len(ids))
-        rows = self._items.execute(
-            f"SELECT id, identifier, title, url, substr(text, 1, {SNIPPET_CHARACTERS}) AS start"  # noqa: S608
+        rows = self.connection.execute(
+            f"SELECT id, identifier, title, url, substr(text, 1, {SNIPPET_CHARACTERS + 1}) AS start"  # noqa: S608
             f" FROM items WHERE id IN ({marks})",
             list(ids),
         )
@@ -253,7 +258,7 @@ class Searcher:
         if not expression or not ids:
             return {}
         marks = ", ".join("?" * len(ids))
-        rows = self._items.execute(
+        rows = self.connection.execute(
             f"SELECT rowid AS id, snippet(items_fts, 1, ?, ?, '…', {SNIPPET_WORDS}) AS snippet FROM items_fts"  # noqa: S608
             f" WHERE items_fts MATCH ? AND rowid IN ({marks})",
             (*self._marks, f"{{text}} : ({expression})", *ids),
@@ -296,5 +301,8 @@ def _scaled(scores: Mapping[int, float]) -> dict[int, float]:
 
 
 def _shorten(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) < SNIPPET_CHARACTERS - 1 else text.rpartition(" ")[0] + " …"
+    """The beginning of a text, of which one character more than is shown says that it goes on; words are left whole."""
+    if len(text) <= SNIPPET_CHARACTERS:
+        return " ".join(text.split())
+    cut = text[:SNIPPET_CHARACTERS]
+    return " ".join((cut.rpartition(" ")[0] or cut).split()) + " …"
