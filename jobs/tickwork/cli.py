@@ -31,6 +31,7 @@ COMMANDS = {
     "generations": ("tickwork.publish.commands", "List, verify, roll back or prune what is published."),
     "search": ("tickwork.search.commands", "Search what is published, by words, by meaning, or both."),
     "similar-to": ("tickwork.search.commands", "Show the items most similar to one."),
+    "serve": ("tickwork.serve.commands", "Serve what is published: pages, a JSON API, and Datasette."),
 }
 """What works on any corpus: the module each command is in, and its summary."""
 

@@ -95,7 +95,7 @@ def similar(
 def generations(
     context: typer.Context,
     corpus_name: CorpusName,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare it with what was written.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with what was written.")] = False,
     roll_back: Annotated[str, typer.Option(metavar="NAME|previous", help="Make this one current again.")] = "",
     prune: Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep N, remove the others.")] = None,
     as_json: AsJson = False,

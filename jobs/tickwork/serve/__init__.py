@@ -1,0 +1,1 @@
+"""The search service: one box over all that is published, Datasette with our pages."""

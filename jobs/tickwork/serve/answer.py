@@ -1,0 +1,173 @@
+"""Answering a question from the open editions. These functions run in threads."""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tickwork.contract.outcomes import OperatorError
+from tickwork.search import browse, filters
+from tickwork.search.searcher import CANDIDATES, Hit, Searcher
+from tickwork.serve.edition import Edition, values_of
+from tickwork.serve.encoder import NotReadyError
+from tickwork.serve.library import Library
+from tickwork.serve.question import Mode, Question, RefusedError
+
+SECONDS = 5.0
+"""That SQLite may work for one request."""
+MOST_VALUES = 8
+"""Values of a field that are offered as filters."""
+SIMILAR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of an edition, as found."""
+
+    edition: Edition
+    row: sqlite3.Row
+    score: float | None = None
+    snippet: str = ""
+
+    @property
+    def corpus(self) -> str:
+        """The name of its corpus."""
+        return self.edition.corpus.name
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """The values of its fields that are not empty."""
+        found = {one.name: values_of(self.row, one) for one in self.edition.corpus.fields}
+        return {name: values for name, values in found.items() if values}
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was found."""
+
+    question: Question
+    mode: Mode
+    """How it was searched, which is by words alone as long as there is no model."""
+    total: int = 0
+    items: list[Item] = field(default_factory=list)
+    counts: browse.Counts = field(default_factory=dict)
+    notice: str = ""
+    generations: dict[str, str] = field(default_factory=dict)
+
+
+def answer(library: Library, question: Question) -> Answer:
+    """Search, or without a text go through the items. Raises RefusedError."""
+    editions = [one for name, one in library.editions().items() if question.corpus in ("", name)]
+    if not question.text and len(editions) > 1:
+        raise RefusedError(400, "give a query (q), or say in what to look (in)")
+    mode, notice = _mode(library, editions, question)
+    found = Answer(question, mode, notice=notice, generations={e.corpus.name: e.generation.name for e in editions})
+    counted: dict[str, Counter[str]] = {}
+    for edition, conditions in _that_have(editions, question.filters):
+        with _searching(edition) as searcher:
+            if question.text:
+                items, counts = _searched(edition, searcher, found, conditions)
+                found.total += len(items)
+            else:
+                items, counts, total = _browsed(edition, searcher, question, conditions)
+                found.total += total
+        found.items += items
+        for name, values in counts.items():
+            counted.setdefault(name, Counter()).update(values)
+    # Scores of two corpora are only comparable by both and by meaning; by words it is the best that can be said.
+    found.items.sort(key=lambda item: -(item.score or 0))
+    start = question.offset if question.text else 0
+    found.items = found.items[start : start + question.limit]
+    found.counts = {name: dict(values.most_common(MOST_VALUES)) for name, values in counted.items() if values}
+    return found
+
+
+def find(library: Library, corpus: str, item: int) -> Item:
+    """The item with the id `item`. Raises RefusedError with 404."""
+    edition = library.editions().get(corpus)
+    if edition is not None:
+        with _searching(edition) as searcher:
+            if row := searcher.items([item]).get(item):
+                return Item(edition, row)
+    raise RefusedError(404, f"there is no item {item} in {corpus[:40]!r}")
+
+
+def similar(item: Item, limit: int) -> list[Item]:
+    """The items most similar to `item`, the most similar first."""
+    with _searching(item.edition) as searcher:
+        hits = searcher.similar_to(item.row["id"], limit)
+        return _items(item.edition, searcher, hits)
+
+
+def _mode(library: Library, editions: Sequence[Edition], question: Question) -> tuple[Mode, str]:
+    if not question.text or question.mode == "words":
+        return "words", ""
+    encoders = [library.encoder_of(edition) for edition in editions]
+    if editions and all(encoder is not None and encoder.ready for encoder in encoders):
+        return question.mode, ""
+    trouble = next((one.trouble for one in encoders if one and one.trouble), "")
+    reason = "is not possible here" if trouble or None in encoders else "begins in a moment"
+    if question.mode == "meaning" and editions:
+        raise RefusedError(503, f"Searching by meaning {reason}.")
+    return "words", f"Searching by meaning {reason}; these were found by words." if editions else ""
+
+
+def _that_have(editions: Sequence[Edition], texts: Sequence[str]) -> list[tuple[Edition, list[filters.Filter]]]:
+    """The editions that have the fields of the filters. Raises RefusedError when none has."""
+    found, wrong = [], ""
+    for edition in editions:
+        try:
+            found.append((edition, filters.parse(edition.corpus, texts)))
+        except OperatorError as error:
+            wrong = str(error)
+    if wrong and not found:
+        raise RefusedError(400, wrong)
+    return found
+
+
+def _searched(
+    edition: Edition, searcher: Searcher, found: Answer, conditions: Sequence[filters.Filter]
+) -> tuple[list[Item], browse.Counts]:
+    hits = searcher.search(found.question.text, found.mode, CANDIDATES, conditions)
+    items = _items(edition, searcher, hits)
+    counts = {
+        one.name: dict(Counter(value for item in items for value in values_of(item.row, one)))
+        for one in edition.corpus.fields
+        if one.facet
+    }
+    return items, counts
+
+
+def _browsed(
+    edition: Edition, searcher: Searcher, question: Question, conditions: Sequence[filters.Filter]
+) -> tuple[list[Item], browse.Counts, int]:
+    connection, corpus = searcher.connection, edition.corpus
+    rows = browse.newest(connection, corpus, conditions, question.limit, question.offset)
+    total = browse.total(connection, corpus, conditions)
+    items = [Item(edition, row, snippet=" ".join((row["text"] or "")[:240].split())) for row in rows]
+    return items, edition.counts(searcher, conditions, MOST_VALUES), total
+
+
+def _items(edition: Edition, searcher: Searcher, hits: Sequence[Hit]) -> list[Item]:
+    rows = searcher.items([hit.id for hit in hits])
+    return [Item(edition, rows[hit.id], hit.score, hit.snippet) for hit in hits]
+
+
+@contextmanager
+def _searching(edition: Edition) -> Iterator[Searcher]:
+    """A searcher; what goes wrong on the way becomes a RefusedError."""
+    try:
+        with edition.searcher(SECONDS) as searcher:
+            yield searcher
+    except queue.Empty as error:
+        raise RefusedError(503, "Too many are searching; try again in a moment.") from error
+    except NotReadyError as error:
+        raise RefusedError(503, "Searching by meaning begins in a moment.") from error
+    except sqlite3.OperationalError as error:
+        if "interrupted" not in str(error):
+            raise
+        raise RefusedError(503, f"That took longer than {SECONDS:.0f} seconds; ask for less.") from error

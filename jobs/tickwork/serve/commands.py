@@ -1,0 +1,92 @@
+"""The command `tickwork serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tickwork.app import App
+from tickwork.contract.outcomes import OperatorError
+from tickwork.vectors.commands import Gpu, Threads, vector_settings
+from tickwork.vectors.corpus import corpora_of
+
+app = typer.Typer(no_args_is_help=True)
+
+STOP_SECONDS = 10
+"""That requests under way have to end when the service is stopped."""
+AT_ONCE = 200
+"""Connections; who comes after that gets 503."""
+
+
+@app.callback()
+def _all() -> None:
+    """One command, of a group of its own because the name stands in the top-level group."""
+
+
+@app.command("serve")
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8001,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks for a new generation.")] = 2.0,
+    ready_file: Annotated[Path | None, typer.Option(help="Write the address there once requests are answered.")] = None,
+    threads: Threads = 1,
+    gpu: Gpu = None,
+) -> None:
+    """Serve what is published: pages, a JSON API, and Datasette; until it is told to stop."""
+    # Many small searches: threads within each would only get into each other's way. Read when torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    deployment: App = context.obj
+    settings = vector_settings(deployment, gpu=gpu, threads=threads)
+    try:
+        import uvicorn
+
+        from tickwork.serve.extension import extension_of
+        from tickwork.serve.library import Library
+        from tickwork.serve.service import Service
+    except ImportError as error:
+        raise OperatorError(f"{error}: install tickwork[serve]") from error
+    corpora = {corpus.name: (corpus, source) for source in deployment.sources for corpus in corpora_of(source)}
+    logging.basicConfig(format="level=%(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("tickwork").setLevel(logging.INFO)
+    library = Library(deployment.layout, [corpus for corpus, _ in corpora.values()], settings)
+    service = Service(library, {name: extension_of(source) for name, (_, source) in corpora.items()}, poll)
+    listening = _listen(host, port)
+    config = uvicorn.Config(
+        service.app,
+        access_log=False,
+        log_level="warning",
+        limit_concurrency=AT_ONCE,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_keep_alive=15,
+        server_header=False,
+        lifespan="off",
+    )
+
+    async def run() -> None:
+        async with service.running():
+            address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}/"
+            typer.echo(f"serving at {address}")
+            if ready_file:
+                ready_file.write_text(address, encoding="utf-8")
+            await uvicorn.Server(config).serve(sockets=[listening])
+
+    asyncio.run(run())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address. Raises OperatorError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise OperatorError(f"cannot listen at {host} port {port}: {error.strerror or error}") from error
+    return listening

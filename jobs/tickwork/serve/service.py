@@ -1,0 +1,144 @@
+"""The service: Datasette with our routes, which replaces its databases as generations are published."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+from datasette.app import Datasette
+from datasette.database import Database
+from datasette.plugins import pm
+
+from tickwork.serve.edition import THREADS, Edition
+from tickwork.serve.extension import Extension
+from tickwork.serve.library import Library
+from tickwork.serve.routes import Routes
+from tickwork.serve.shield import Shield
+
+POLL_SECONDS = 2.0
+GRACE_SECONDS = 10.0
+"""That a generation stays open after another took its place: longer than any request."""
+LOAD_AGAIN_SECONDS = 60.0
+_CATALOGUE = ("columns", "foreign_keys", "indexes", "tables", "databases")
+"""Datasette's tables of what its databases have, those that refer to others first."""
+
+log = logging.getLogger(__name__)
+
+SETTINGS = {
+    "default_allow_sql": False,
+    "allow_download": False,
+    "sql_time_limit_ms": 2000,
+    "max_returned_rows": 1000,
+    "num_sql_threads": THREADS,
+    "facet_time_limit_ms": 500,
+    "suggest_facets": False,
+    "max_csv_mb": 200,
+    "default_cache_ttl": 0,
+}
+"""Of Datasette. A page that was kept would show a generation that is gone."""
+
+
+class Service:
+    """Everything that lives as long as the server; `app` is what speaks ASGI."""
+
+    def __init__(self, library: Library, extensions: dict[str, Extension], poll: float = POLL_SECONDS) -> None:
+        """`extensions` by the name of the corpus; `poll` in seconds."""
+        self.library = library
+        self._poll = poll
+        self._threads = ThreadPoolExecutor(THREADS, "search")
+        self._work: set[asyncio.Task[None]] = set()
+        self._retired: list[Edition] = []
+        self._routes = Routes(library, extensions, self._threads)
+        pm.register(self._routes)
+        self.datasette = Datasette(settings=SETTINGS)
+        self.datasette.databases.pop("_memory")
+        self.app = Shield(self.datasette.app())
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Open what is published, and follow it until the end."""
+        await self.datasette.invoke_startup()
+        await self._look()
+        self._start(self._follow(self._look, self._poll))
+        self._start(self._follow(self._load, self._poll))
+        try:
+            yield
+        finally:
+            for task in self._work:
+                task.cancel()
+            await asyncio.gather(*self._work, return_exceptions=True)
+            await asyncio.to_thread(self._threads.shutdown)
+            for edition in (*self.library.editions().values(), *self._retired):
+                edition.close()
+            pm.unregister(self._routes)
+
+    # Following what is published
+
+    async def _look(self) -> None:
+        """Open what was published since; a model is loaded before its generation takes another's place."""
+        for corpus, shelf in self.library.shelves.items():
+            generation = await asyncio.to_thread(self.library.fresh, corpus)
+            if generation is None:
+                continue
+            edition = await asyncio.to_thread(self.library.open, corpus, generation)
+            encoder = self.library.encoder_of(edition)
+            if shelf.edition is not None and encoder is not None and not encoder.ready:
+                await asyncio.to_thread(encoder.load)
+            old = self.library.place(corpus, edition)
+            retired = self._show_database(edition)
+            if old is not None:
+                self._start(self._retire(old, retired))
+            self.library.forget_models()
+
+    async def _load(self) -> None:
+        for load in self.library.to_load():
+            await asyncio.to_thread(load)
+        if self.library.to_load():
+            await asyncio.sleep(LOAD_AGAIN_SECONDS)
+
+    async def _follow(self, step: Callable[[], Awaitable[None]], every: float) -> None:
+        while True:
+            try:
+                await step()
+            except Exception:
+                # What is open stays open; the next look may find what is wrong mended.
+                log.exception("looking for what is published failed")
+            await asyncio.sleep(every)
+
+    def _show_database(self, edition: Edition) -> list[str]:
+        """Have Datasette serve the edition at its corpus's name; gives its names for those that did before.
+
+        Datasette keeps connections by a database's name, so each edition has one of its own and only the route is the
+        same. The dictionary is replaced and never changed: requests are going through it.
+        """
+        corpus = edition.corpus.name
+        database = Database(self.datasette, path=str(edition.generation.database), is_mutable=False)
+        database.name, database.route = f"{corpus} {edition.generation.name}", corpus
+        before = [name for name, one in self.datasette.databases.items() if one.route == corpus]
+        for name in before:
+            self.datasette.databases[name].route = f"{corpus} retired"
+        self.datasette.databases = {**self.datasette.databases, database.name: database}
+        return before
+
+    async def _retire(self, edition: Edition, names: list[str]) -> None:
+        self._retired.append(edition)
+        await asyncio.sleep(GRACE_SECONDS)
+        kept = {name: one for name, one in self.datasette.databases.items() if name not in names}
+        gone = [one for name, one in self.datasette.databases.items() if name in names]
+        self.datasette.databases = kept
+        catalogue = self.datasette.get_database("_internal")
+        for database in gone:
+            for table in _CATALOGUE:
+                await catalogue.execute_write(f"DELETE FROM {table} WHERE database_name = ?", [database.name])  # noqa: S608
+            database.close()
+        edition.close()
+        self._retired.remove(edition)
+
+    def _start(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
