@@ -449,21 +449,25 @@ def _count(state: Path) -> int:
 # An idle tick.
 
 IDLE = """
-import sys
+import sys, time
 from tickwork.cli import main
 try:
     main(sys.argv[1:])
 except SystemExit as end:
     heavy = sorted({"torch", "transformers", "faiss", "numpy"} & set(sys.modules))
-    print(end.code, *heavy)
+    print(end.code, round(time.process_time(), 1), *heavy)
 """
 
 
 @pytest.mark.parametrize("bounds", [[], ["--limit", "5"]])
-def test_an_idle_tick_opens_no_torch(tick: Tick, state: Path, tmp_path: Path, bounds: list[str]) -> None:
+def test_an_idle_tick_opens_no_torch_and_takes_a_moment(
+    tick: Tick, state: Path, tmp_path: Path, bounds: list[str]
+) -> None:
     tick()
     change(state, 3, pages="7", last_changed="now")
     tick()
     options = ["--config", str(tmp_path / "tickwork.toml"), "--state", str(state)]
     out = subprocess.check_output([sys.executable, "-c", IDLE, *options, "embed", "doab", *bounds], text=True)
-    assert out.split() == ["0"]
+    code, seconds, *heavy = out.split()
+    assert (code, heavy) == ("0", [])
+    assert float(seconds) < 3, "of the processor; torch alone takes more"
