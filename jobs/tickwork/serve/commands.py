@@ -20,6 +20,8 @@ app = typer.Typer(no_args_is_help=True)
 
 STOP_SECONDS = 10
 """That requests under way have to end when the service is stopped."""
+_FIRST_OF_SYSTEMD = 3
+"""The first descriptor it hands over: sd_listen_fds(3)."""
 AT_ONCE = 200
 """Connections; who comes after that gets 503."""
 
@@ -71,7 +73,8 @@ def serve(
 
     async def run() -> None:
         async with service.running():
-            address = f"http://{host if ':' not in host else f'[{host}]'}:{listening.getsockname()[1]}/"
+            at, opened_port = listening.getsockname()[:2]
+            address = f"http://{at if ':' not in at else f'[{at}]'}:{opened_port}/"
             typer.echo(f"serving at {address}")
             if ready_file:
                 ready_file.write_text(address, encoding="utf-8")
@@ -81,7 +84,9 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address. Raises OperatorError."""
+    """The socket that systemd opened for us, else one bound to the address. Raises OperatorError."""
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return socket.socket(fileno=_FIRST_OF_SYSTEMD)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
