@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ PREFIX = ROOT / ".demo"
 BIN = PREFIX / "usr/local/bin/tickwork"
 JOBS = PREFIX / "usr/local/lib/tickwork/jobs"
 STATE = PREFIX / "var/lib/tickwork"
+PID = PREFIX / "search.pid"
 OUTCOMES = {0: "drained", 3: "more", 4: "halted", 75: "busy"}
 LEFT_FOR_THE_BACKFILL = 900
 BOOKS = 3000
@@ -147,6 +149,38 @@ def tickwork(*arguments: str) -> None:
         print(f"   {line}")
 
 
+def start_service() -> str:
+    """Start the service in a process of its own; gives its address."""
+    ready = PREFIX / "search.url"
+    with (PREFIX / "search.log").open("wb") as output:
+        process = subprocess.Popen(
+            [BIN, "serve", "--port", "0", "--ready-file", ready], stdout=output, stderr=output, start_new_session=True
+        )
+    PID.write_text(str(process.pid))
+    for _ in range(600):
+        if ready.exists() and (address := ready.read_text()):
+            return address
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise SystemExit(f"the service did not start; see {PREFIX / 'search.log'}")
+
+
+def stop_service() -> bool:
+    """End the service of a demo before; gives whether there was one."""
+    try:
+        pid = int(PID.read_text())
+        ours = b"--ready-file" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (OSError, ValueError):
+        return False
+    PID.unlink()
+    if ours:
+        os.kill(pid, signal.SIGTERM)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.1)
+    return ours
+
+
 def say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
@@ -213,6 +247,8 @@ def tour(fake: Server, data: Path | None) -> None:
     tickwork("generations", "doab")
     for query, mode in SEARCHES:
         tickwork("search", "doab", query, "--mode", mode, "--limit", "3")
+    say("The search service, which stays: ./demo.sh --stop ends it")
+    print(f"   {start_service()}")
     print(f"\nEverything is in {PREFIX.relative_to(ROOT)}/ ; try: {BIN.relative_to(ROOT)} status")
 
 
@@ -244,7 +280,12 @@ def main() -> None:
         "--data", type=Path, metavar="DIR", help="real records: doab_books_2018.csv, doab-check_test.xml"
     )
     choice.add_argument("--live", action="store_true", help="the real DOAB, one small pass")
+    choice.add_argument("--stop", action="store_true", help="end the search service of the demo")
     options = parser.parse_args()
+    stopped = stop_service()
+    if options.stop:
+        print("the search service has ended" if stopped else "no search service is running")
+        return
     shutil.rmtree(PREFIX, ignore_errors=True)
     PREFIX.mkdir()
     begun = time.monotonic()
