@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,16 @@ def settle(partial: Path, path: Path) -> None:
     sync(partial)
     partial.rename(path)
     sync(path.parent)
+
+
+def into_one(connection: sqlite3.Connection) -> None:
+    """Have all of a database in its one file: to be renamed, and to be read from a folder nobody may write to.
+
+    Closing it would not tell that a full disk kept the rest in the log beside it.
+    """
+    mode = connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+    if mode != "delete":
+        raise OSError(errno.EBUSY, f"a database is still in use ({mode})")
 
 
 def sync(path: Path) -> None:

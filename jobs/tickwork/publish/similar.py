@@ -54,8 +54,7 @@ def similar(build: Build) -> Iterator[Unit]:
             yield from _find(lists, exact, matrix, new[new > progress["new"]])
             with transaction(connection, "similar"):
                 connection.execute("DROP TABLE progress")
-        # A file that is read from a folder nobody may write to cannot be in WAL mode.
-        connection.execute("PRAGMA journal_mode = DELETE")
+        files.into_one(connection)
     files.settle(partial, final)
     yield Unit(items=0, note="similar")
 
@@ -82,15 +81,17 @@ def _start(build: Build, matrix: Matrix) -> None:
     before = build.of_base(SIMILAR) if changes else None
     if before:
         files.copy(before, starting)
-    with closing(database.connect(starting)) as connection, transaction(connection, "similar"):
-        if before and changes:
-            Lists(connection, build.campaign.top_k, build.campaign.top_k + SPARE).drop(changes.removed)
-        else:
-            for table in TABLES:
-                connection.execute(table)
-        connection.execute("CREATE TABLE progress (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
-        # Ids are positive.
-        connection.executemany("INSERT INTO progress VALUES (?, 0)", [("new",), *([("old",)] if before else [])])
+    with closing(database.connect(starting)) as connection:
+        with transaction(connection, "similar"):
+            if before and changes:
+                Lists(connection, build.campaign.top_k, build.campaign.top_k + SPARE).drop(changes.removed)
+            else:
+                for table in TABLES:
+                    connection.execute(table)
+            connection.execute("CREATE TABLE progress (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
+            # Ids are positive.
+            connection.executemany("INSERT INTO progress VALUES (?, 0)", [("new",), *([("old",)] if before else [])])
+        files.into_one(connection)
     starting.rename(final.with_name(final.name + ".partial"))
 
 

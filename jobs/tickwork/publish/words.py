@@ -45,8 +45,7 @@ def words(build: Build) -> Iterator[Unit]:
                 if "id" in done:
                     items.execute("INSERT INTO items_fts (items_fts) VALUES ('optimize')")
                 items.execute("DROP TABLE IF EXISTS progress")
-            # A file that is read from a folder nobody may write to cannot be in WAL mode.
-            items.execute("PRAGMA journal_mode = DELETE")
+            files.into_one(items)
         files.settle(partial, final)
     yield Unit(items=0, note="items")
 
@@ -75,11 +74,13 @@ def _start(build: Build, source: sqlite3.Connection) -> None:
             files.copy(base, starting)
         else:
             base = None
-    with closing(database.connect(starting)) as items, transaction(items, "items"):
-        if base is None:
-            _create(build.corpus, items)
-        items.execute("CREATE TABLE progress (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
-        items.execute("INSERT INTO progress VALUES (?, ?)", ("seq", seq) if base else ("id", 0))
+    with closing(database.connect(starting)) as items:
+        with transaction(items, "items"):
+            if base is None:
+                _create(build.corpus, items)
+            items.execute("CREATE TABLE progress (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
+            items.execute("INSERT INTO progress VALUES (?, ?)", ("seq", seq) if base else ("id", 0))
+        files.into_one(items)
     starting.rename(partial)
 
 
