@@ -338,7 +338,7 @@ def real_texts(count: int) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("dtype", "count"), [("auto", 2000), ("float32", 100)])
 def test_the_vectors_are_those_of_sentence_transformers(dtype: str, count: int, show: Callable[[str], None]) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
