@@ -5,8 +5,8 @@
 #   control-node.sh prove      build both machines, run the commands, remove everything
 #   control-node.sh why-not    say what is missing here, and fail; say nothing where it can run
 #
-# Works below TICKWORK_HOSTS. Both machines share this one's network, for the packages; the host's sshd and the fake
-# upstream listen on loopback. Mounts and processes live in namespaces of their own, which end with this script.
+# Works below TICKWORK_HOSTS, and removes it. Both machines share this one's network, for the packages; the host's sshd
+# and the fake upstream listen on loopback.
 set -euo pipefail
 
 FOLDER=${TICKWORK_HOSTS:?set TICKWORK_HOSTS to a scratch folder}/control-node
@@ -16,25 +16,23 @@ PYTHON=$CHECKOUT/.venv/bin/python
 CGROUPS=(/sys/fs/cgroup/unified /sys/fs/cgroup/systemd)
 [ -d "${CGROUPS[1]}" ] || CGROUPS=(/sys/fs/cgroup)
 PATH=$FOLDER/tools/usr/bin:$PATH:/usr/sbin:/sbin
+# shellcheck source=molecule/hosts/apart.sh
+. "$HERE/apart.sh"
 
 why_not() {
-  "$HERE/hosts.sh" why-not || return 1
+  "$HERE/hosts.sh" why-no-debian || return 1
   git -C "$CHECKOUT" -c safe.directory="$CHECKOUT" rev-parse --quiet --verify HEAD >/dev/null 2>&1 || { echo "this is no git checkout" && return 1; }
   [ -x "$PYTHON" ] || { echo ".venv is missing: ./test.sh makes it" && return 1; }
 }
 
 prove() {
+  why_not >&2
   mkdir -p "$FOLDER"
-  trap clean EXIT
-  say "building a minimal Debian"
-  TICKWORK_HOSTS=$FOLDER "$HERE/hosts.sh" debian "$FOLDER/minimal"
-  unshare --mount --pid --fork --kill-child --mount-proc "$HERE/control-node.sh" inside &
-  wait $!
+  apart "$HERE/control-node.sh" inside
 }
 
 clean() {
-  local job group
-  for job in $(jobs -p); do kill -KILL "$job" 2>/dev/null && wait "$job" 2>/dev/null || true; done
+  local group
   for group in "${CGROUPS[@]}"; do
     for _ in {1..40}; do
       [ -d "$group/tickwork-control-node" ] || break
@@ -42,11 +40,14 @@ clean() {
     done
   done
   rm -rf --one-file-system "$FOLDER"
+  rmdir --ignore-fail-on-non-empty "$TICKWORK_HOSTS"
 }
 
 say() { printf '    %s (%s s)\n' "$1" "$SECONDS"; }
 
 inside() {
+  say "building a minimal Debian"
+  TICKWORK_HOSTS=$FOLDER "$HERE/hosts.sh" debian "$FOLDER/minimal"
   machine control
   machine host
   prepare_host
@@ -62,7 +63,15 @@ inside() {
   stranger "cd tickwork; edit() { /root/edit; }; $(commands README.md Deploying 1 | sed 's/ *# then edit it$/ \&\& edit/')"
   changed '[1-9][0-9]*'
   say "jobs on the host"
-  on_host "systemctl is-active cron && tickwork check && tickwork run doab-harvest && tickwork run doab-backfill && tickwork status"
+  on_host "
+    systemctl is-active cron
+    tickwork check
+    for job in doab-harvest doab-backfill doab-embed doab-publish; do
+      # Busy is where its own tick has just come.
+      tickwork run \$job || { [ \$? -eq 75 ] && sleep 30 && tickwork run \$job; }
+    done
+    tickwork status
+    tickwork search doab soil --mode both --json | grep title"
   say "docs/operating.md, Deploying"
   stranger "cd tickwork; . .venv/bin/activate; export LC_ALL=C.UTF-8; $(commands docs/operating.md Deploying 1)"
   changed 0 0 0 1 '[1-9][0-9]*'
@@ -102,7 +111,7 @@ changed() { # PATTERN...
 
 # The minimal Debian anew, with this machine's way to packages.
 machine() { # NAME
-  local home=$FOLDER/$1 root=$FOLDER/$1/root bundle
+  local home=$FOLDER/$1 root=$FOLDER/$1/root bundle folder
   mkdir -p "$home/upper" "$home/work" "$root"
   mount -t overlay "tickwork-$1" -o "lowerdir=$FOLDER/minimal,upperdir=$home/upper,workdir=$home/work" "$root"
   cp -L /etc/resolv.conf "$root/etc/resolv.conf"
@@ -117,10 +126,16 @@ machine() { # NAME
     mkdir -p "$root/etc/ssl"
     [ ! -f "$bundle" ] || { cp -L "$bundle" "$root/etc/ssl/machine.pem" && echo "cert = /etc/ssl/machine.pem"; }
     [ -z "${https_proxy:-}" ] || echo "proxy = $https_proxy"
-    # Where packages come from; folders of this machine are not there.
-    "$PYTHON" -m pip config list | sed -nE "s/^[^.]*\.((extra-)?index-url|trusted-host)='([^/][^']*)'$/\1 = \3/p" |
-      grep -v 'file:' | awk '!seen[$1]++' || true
+    "$PYTHON" -m pip config list | sed -nE "s/^[^.]*\.((extra-)?index-url|find-links|trusted-host)='(.*)'$/\1 = \3/p" |
+      sed 's/\\n/ /g' | awk '!seen[$1]++'
   } >"$root/etc/pip.conf"
+  # Packages that lie in folders of this machine, in the same places. Those of an index are beside its pages.
+  sed -nE 's/^(extra-index-url|index-url|find-links) = //p' "$root/etc/pip.conf" | tr ' ' '\n' | while read -r folder; do
+    [[ $folder == file://* ]] && folder=$(dirname "${folder#file://}")
+    [[ $folder == /?* ]] || continue
+    mkdir -p "$root$folder"
+    mount -o bind,ro "$folder" "$root$folder"
+  done
   mount -t proc proc "$root/proc"
   mount --rbind /dev "$root/dev"
   logged chroot "$root" apt-get update -q

@@ -4,8 +4,10 @@
 #   hosts.sh up NAME...       build the Debian (once), boot the hosts, write FOLDER/inventory.yml
 #   hosts.sh reboot NAME...   power off cleanly and boot again: the disk stays, /run is new
 #   hosts.sh down             power off, unmount, remove FOLDER
-#   hosts.sh debian FOLDER    build a minimal Debian there, nothing else
+#   hosts.sh prove            the whole scenario; nothing is left, however it ends
 #   hosts.sh why-not          say what is missing here, and fail; say nothing where it can run
+#   hosts.sh debian FOLDER    build a minimal Debian there, nothing else
+#   hosts.sh why-no-debian    as why-not, for one that is booted without a bridge
 #
 # FOLDER is TICKWORK_HOSTS, on a disk that overlayfs takes (not itself an overlay). Everything lies there, also the tools
 # that this machine lacks: nothing is installed here. TICKWORK_HOSTS_BASE keeps the Debian for the next time.
@@ -19,8 +21,15 @@ PACKAGES=cron,dbus,iproute2,logrotate,openssh-server,procps,python3,python3-apt,
 CGROUPS=(/sys/fs/cgroup/unified /sys/fs/cgroup/systemd)
 [ -d "${CGROUPS[1]}" ] || CGROUPS=(/sys/fs/cgroup)
 PATH=$FOLDER/tools/usr/bin:$PATH:/usr/sbin:/sbin
+# shellcheck source=molecule/hosts/apart.sh
+. "$(dirname "$0")/apart.sh"
 
 why_not() {
+  why_no_debian || return 1
+  ! ip link show "$BRIDGE" >/dev/null 2>&1 || { echo "the bridge $BRIDGE is there already: hosts are running" && return 1; }
+}
+
+why_no_debian() {
   [ "$EUID" -eq 0 ] || { echo "root is needed to boot hosts" && return 1; }
   grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || { echo "this kernel has no overlayfs" && return 1; }
   local command
@@ -28,7 +37,6 @@ why_not() {
     command -v "$command" >/dev/null || { echo "$command is missing" && return 1; }
   done
   unshare --net --mount --pid --fork true 2>/dev/null || { echo "this machine makes no namespaces" && return 1; }
-  ! ip link show "$BRIDGE" >/dev/null 2>&1 || { echo "the bridge $BRIDGE is there already: hosts are running" && return 1; }
 }
 
 # The packages are unpacked, not installed.
@@ -39,7 +47,7 @@ tools() {
   [ "${#wanted[@]}" -gt 0 ] || return 0
   mkdir -p "$FOLDER/tools/debs"
   cd "$FOLDER/tools/debs"
-  apt-get download -q "${wanted[@]}" 2>/dev/null || { apt-get update -q && apt-get download -q "${wanted[@]}"; } >/dev/null
+  { apt-get download -q "${wanted[@]}" 2>/dev/null || { apt-get update -q && apt-get download -q "${wanted[@]}"; }; } >/dev/null
   local package
   for package in *.deb; do dpkg -x "$package" "$FOLDER/tools"; done
   cd - >/dev/null
@@ -152,10 +160,24 @@ down() {
   rm -rf "$FOLDER"
 }
 
+prove() {
+  why_not >&2
+  cd "$(dirname "$0")/../.."
+  PATH=$PWD/.venv/bin:$PATH
+  apart molecule test -s hosts
+}
+
+clean() {
+  # Those numbers are of processes in the namespaces.
+  rm -f "$FOLDER"/hosts/*/pid
+  down
+}
+
 command=$1
 shift
 case $command in
-  up | reboot | down | debian) "$command" "$@" ;;
+  up | reboot | down | prove | debian) "$command" "$@" ;;
   why-not) why_not ;;
-  *) echo "hosts.sh up|reboot|down|debian|why-not" >&2 && exit 2 ;;
+  why-no-debian) why_no_debian ;;
+  *) echo "hosts.sh up|reboot|down|prove|why-not|debian|why-no-debian" >&2 && exit 2 ;;
 esac
