@@ -2,7 +2,7 @@
 # The tests, in three tiers:  ./test.sh --quick   no root, no servers, under two minutes
 #                             ./test.sh           everything, under twenty minutes on two cores
 #                             ./test.sh --soak    that, and hours of fuzzing and fault seeds
-#                             ./test.sh --hosts   two real systemd hosts (molecule/hosts), nothing else; needs root
+#                             ./test.sh --hosts   only what boots machines (molecule/hosts); needs root
 # Further arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -26,22 +26,59 @@ step() {
   "$@"
 }
 
+# What boots machines: molecule/hosts/NAME.sh, in a folder that it removes.
+HOSTS="molecule hosts: two real systemd hosts"
+CONTROL_NODE="control node: the commands of README.md on a minimal Debian"
+
+machines_run_here() { # NAME TITLE
+  local reason
+  reason=$(TICKWORK_HOSTS=/var/tmp "molecule/hosts/$1.sh" why-not) || { echo "==> $2: skipped: $reason" && return 1; }
+}
+
+machines() { # NAME: in place of this shell, so that what ends it ends them
+  TICKWORK_HOSTS=$(mktemp -d /var/tmp/tickwork-hosts.XXXXXX) exec "molecule/hosts/$1.sh" prove
+}
+
+finish_hosts() {
+  wait "$hosts" || { tail -n 80 "$log" && return 1; }
+  tail -n 2 "$log"
+}
+
+# Whatever still runs ends with this script, and has cleaned up before.
+end() {
+  local children=() child
+  read -ra children 2>/dev/null <"/proc/$$/task/$$/children" || true
+  for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
+  for child in "${children[@]}"; do while kill -0 "$child" 2>/dev/null; do sleep 0.2; done; done
+  rm -f "$log"
+}
+log=$(mktemp)
+trap end EXIT
+
 if [ "$tier" = hosts ]; then
-  TICKWORK_HOSTS=$(mktemp -d /var/tmp/tickwork-hosts.XXXXXX)
-  export TICKWORK_HOSTS
-  if reason=$(molecule/hosts/hosts.sh why-not); then
-    step "molecule hosts: two real systemd hosts" molecule test -s hosts
-  else
-    echo "==> molecule hosts: skipped: $reason"
-  fi
-  rmdir --ignore-fail-on-non-empty "$TICKWORK_HOSTS" 2>/dev/null || true
+  ! machines_run_here hosts "$HOSTS" || (step "$HOSTS" machines hosts)
+  ! machines_run_here control-node "$CONTROL_NODE" || (step "$CONTROL_NODE" machines control-node)
   exit 0
 fi
+
+# The hosts mostly wait for minutes to pass, so they are looked at beside everything else.
+hosts=""
+if [ "$tier" != quick ] && machines_run_here hosts "$HOSTS"; then
+  echo "==> $HOSTS: begun"
+  machines hosts >"$log" 2>&1 &
+  hosts=$!
+fi
+
+shell_scripts() {
+  local files=(*.sh scripts/*.sh molecule/hosts/*.sh roles/tick/files/tick.sh)
+  shellcheck -x "${files[@]}"
+  shfmt -i 2 -ci -d "${files[@]}"
+}
 
 step "ruff" ruff check --quiet .
 step "ruff format" ruff format --check --quiet .
 step "mypy --strict" mypy --no-error-summary
-step "shellcheck, shfmt" bash -c 'shellcheck -x demo.sh test.sh scripts/*.sh roles/tick/files/tick.sh && shfmt -i 2 -ci -d demo.sh test.sh scripts/*.sh roles/tick/files/tick.sh'
+step "shellcheck, shfmt" shell_scripts
 step "yamllint" yamllint --strict .
 step "ansible-lint" ansible-lint --offline -q
 
@@ -55,3 +92,5 @@ step "pytest ($tier)" python -m pytest -p no:cacheprovider -q -n 2 --dist loadfi
 [ "$tier" != quick ] || exit 0
 
 step "molecule default: the demo inventory, unprivileged" molecule test -s default
+! machines_run_here control-node "$CONTROL_NODE" || (step "$CONTROL_NODE" machines control-node)
+[ -z "$hosts" ] || step "$HOSTS" finish_hosts
