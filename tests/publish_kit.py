@@ -229,7 +229,9 @@ def lists(generation: Generation) -> Lists:
     """The similar items of each item, in the order of their ranks, which are 1, 2, 3..."""
     found: Lists = {}
     with closing(sqlite3.connect(generation.folder / SIMILAR)) as db:
-        for source, similar, score, rank in db.execute("SELECT source, similar, score, rank FROM similar ORDER BY source, rank"):
+        for source, similar, score, rank in db.execute(
+            "SELECT source, similar, score, rank FROM similar ORDER BY source, rank"
+        ):
             found.setdefault(source, []).append((similar, score))
             assert len(found[source]) == rank
     return found
