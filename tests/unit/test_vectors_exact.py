@@ -104,9 +104,11 @@ def test_the_nearest_of_long_vectors_are_those_of_brute_force(dim: int, dtype: t
 
 def test_doubtful_rows_are_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the comparisons above would hold for a search that never had to."""
-    done_again = []
+    done_again: list[int] = []
     certain = Exact._certain
-    monkeypatch.setattr(Exact, "_certain", lambda self, row, k: done_again.append(row) or certain(self, row, k))
+    monkeypatch.setattr(
+        Exact, "_certain", lambda self, rows, k: done_again.extend(rows.tolist()) or certain(self, rows, k)
+    )
     Exact(vectors("near-duplicates", 300, 64, 3), on_cpu(torch.bfloat16)).nearest(np.arange(300), 5)
     assert len(done_again) > 200
     done_again.clear()

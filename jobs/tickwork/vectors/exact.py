@@ -22,7 +22,9 @@ Places = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 BLOCK = 256
-"""Rows of one product: its result, 256 rows of 2 bytes for each vector, should fit the cache."""
+BLOCK_BYTES = 12 << 20
+"""A product has at most so many rows and bytes. Memory of this size is used again for the next one; larger pieces go back
+to the system each time, and getting them anew costs as much as the product."""
 GROUP = 64
 """Columns of which only the largest is looked at first: the C largest numbers lie in C such groups."""
 PAIRS_AT_ONCE = 8192
@@ -70,19 +72,18 @@ class Exact:
         k_there = min(k, self.count - 1)
         places = np.full((len(rows), k), -1, np.int64)
         scores = np.full((len(rows), k), -np.inf)
-        for start in range(0, len(rows), BLOCK):
-            part = torch.from_numpy(rows[start : start + BLOCK]).to(self._where)
-            found, found_scores = self._block(part, k_there)
-            places[start : start + BLOCK, :k_there] = found.cpu().numpy()
-            scores[start : start + BLOCK, :k_there] = found_scores.cpu().numpy()
+        for block in self._blocks(len(rows), self.count):
+            found, found_scores = self._block(torch.from_numpy(rows[block]).to(self._where), k_there)
+            places[block, :k_there] = found.cpu().numpy()
+            scores[block, :k_there] = found_scores.cpu().numpy()
         return places, scores
 
     def above(self, rows: Places, columns: Places, floors: Scores) -> Iterator[Pairs]:
         """All pairs of a row of `rows` and a column of `columns` whose score is at least the column's floor."""
         right = torch.from_numpy(columns).to(self._where)
         floor = torch.from_numpy(floors).to(self._where)
-        for start in range(0, len(rows), BLOCK):
-            left = torch.from_numpy(rows[start : start + BLOCK]).to(self._where)
+        for block in self._blocks(len(rows), len(columns)):
+            left = torch.from_numpy(rows[block]).to(self._where)
             products = self._fast[left] @ self._fast[right].T
             # What a result was rounded by is a share of it, and a result that may reach the floor is about the floor.
             slack = self._error[right] + self._unit_roundoff * (floor.abs() + 0.01).nan_to_num(posinf=1.0)
@@ -94,6 +95,12 @@ class Exact:
                 scores = self._score(pair_rows, pair_columns)
                 good = scores >= floor[to[some]]
                 yield Pairs(pair_rows[good].cpu().numpy(), pair_columns[good].cpu().numpy(), scores[good].cpu().numpy())
+
+    def _blocks(self, rows: int, columns: int) -> Iterator[slice]:
+        """Slices of `rows` whose products with `columns` are of the right size."""
+        bytes_a_row = max(1, columns * self._dtype.itemsize)
+        step = BLOCK if self._where.type == "cuda" else max(16, min(BLOCK, BLOCK_BYTES // bytes_a_row))
+        return (slice(start, start + step) for start in range(0, rows, step))
 
     def _down(self, numbers: torch.Tensor) -> torch.Tensor:
         """`numbers` in the fast format, none of them larger than before."""
@@ -119,19 +126,24 @@ class Exact:
         if wanted < self.count:
             # Every row outside has a fast product of at most `bound`; so much larger may its score be.
             outside = bound.double() + self._error[rows] + self._unit_roundoff * bound.double().abs()
-            for row in (best_scores[:, -1] <= outside).nonzero().flatten().tolist():
-                best[row], best_scores[row] = self._certain(rows[row], k)
+            doubtful = (best_scores[:, -1] <= outside).nonzero().flatten()
+            if len(doubtful):
+                best[doubtful], best_scores[doubtful] = self._certain(rows[doubtful], k)
         return best, best_scores
 
-    def _certain(self, row: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The nearest of one row by float32, with every row that may be among them."""
-        products = self._stored.float() @ self._stored[row].float()
-        products[row] = -torch.inf
-        kth = products.topk(k).values[-1]
-        columns = (products >= kth - 2 * self._float32_error).nonzero().flatten()
-        scores = self._stored[columns].double() @ self._stored[row].double()
-        order = scores.sort(descending=True, stable=True)
-        return columns[order.indices[:k]], order.values[:k]
+    def _certain(self, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest of rows by float32, each with every other that may be among them."""
+        products = self._stored[rows].float() @ self._stored.float().T
+        products[torch.arange(len(rows), device=self._where), rows] = -torch.inf
+        reach = products.topk(k, dim=1).values[:, -1] - 2 * self._float32_error
+        best, best_scores = [], []
+        for row, line, least in zip(rows, products, reach, strict=True):
+            columns = (line >= least).nonzero().flatten()
+            scores = self._stored[columns].double() @ self._stored[row].double()
+            order = scores.sort(descending=True, stable=True)
+            best.append(columns[order.indices[:k]])
+            best_scores.append(order.values[:k])
+        return torch.stack(best), torch.stack(best_scores)
 
 
 def _largest(products: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
