@@ -23,8 +23,8 @@ Scores = npt.NDArray[np.float64]
 
 BLOCK = 256
 BLOCK_BYTES = 12 << 20
-"""A product has at most so many rows and bytes. Memory of this size is used again for the next one; larger pieces go back
-to the system each time, and getting them anew costs as much as the product."""
+"""A product has at most so many rows and bytes. Memory of this size is used again for the next one; larger pieces go
+back to the system each time, and getting them anew costs as much as the product."""
 GROUP = 64
 """Columns of which only the largest is looked at first: the C largest numbers lie in C such groups."""
 PAIRS_AT_ONCE = 8192
