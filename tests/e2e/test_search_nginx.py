@@ -1,4 +1,4 @@
-"""nginx before the search service, as the role configures it; in a network of its own, where the usual ports are free."""
+"""nginx before the search service, as the role configures it: in a network of its own, where the ports are free."""
 
 from __future__ import annotations
 
