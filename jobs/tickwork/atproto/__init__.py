@@ -1,0 +1,1 @@
+"""Repositories of the AT Protocol, read and verified."""

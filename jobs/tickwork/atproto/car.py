@@ -1,0 +1,223 @@
+"""CAR files, version 1, read once from front to end; then each block by its CID, straight from the file.
+
+Nothing is kept in memory but a table of where blocks are, 8 bytes a slot and at most two thirds full, so that a file of
+1 GB takes some 100 MB. Every block's hash is checked as the file is read.
+Sources: https://ipld.io/specs/transport/car/carv1/, https://atproto.com/specs/repository#car-file-serialization.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import BinaryIO
+
+from tickwork.atproto import cbor
+from tickwork.atproto.errors import InvalidRepositoryError
+from tickwork.atproto.syntax import CID_BYTES, DAG_CBOR, RAW, cid_text
+
+MAX_HEADER_BYTES = 4096
+MAX_BLOCK_BYTES = (1 << 24) - 1
+"""What the table has room for; the cap is far below."""
+
+_MAX_VARINT_BYTES = 9
+_WINDOW_BYTES = 1 << 20
+_RESIDENT_BYTES = 64 << 20
+_READS_BETWEEN_RELEASES = 512
+_SIZE_BITS = 24
+_FIRST_SLOTS = 1 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How large a repository may be: bytes of the file, bytes of one block, number of blocks."""
+
+    file_bytes: int = 1 << 30
+    block_bytes: int = 2 << 20
+    blocks: int = 8_000_000
+
+    def __post_init__(self) -> None:
+        if self.block_bytes > MAX_BLOCK_BYTES:
+            raise ValueError(f"block_bytes is {self.block_bytes}, and may be {MAX_BLOCK_BYTES} at most")
+
+
+class Car:
+    """A CAR file whose blocks all have the hash their CID says. Raises InvalidRepositoryError when it is made.
+
+    `file` is an ordinary file open for reading, from its first byte whatever its position; it must stay open and
+    unchanged for as long as blocks are read. Close, or use as a context manager.
+    """
+
+    def __init__(self, file: BinaryIO, caps: Caps | None = None) -> None:
+        self._caps = caps or Caps()
+        self._bytes = _mapped(file, self._caps.file_bytes)
+        self._reads = 0
+        self._count = 0
+        self._slots = array("Q", bytes(8 * _FIRST_SLOTS))
+        try:
+            self.roots = self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Car:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; it is not closed."""
+        self._bytes.close()
+
+    def __len__(self) -> int:
+        """How many different blocks there are."""
+        return self._count
+
+    def __contains__(self, cid: bytes) -> bool:
+        return bool(self._slots[self._slot(cid)])
+
+    def get(self, cid: bytes) -> bytes | None:
+        """The bytes of a block, by its binary CID; None if the file has no such block."""
+        # The same steps as in _slot, unrolled: this is called for every node and record.
+        mask = len(self._slots) - 1
+        slot = hash(cid) & mask
+        while place := self._slots[slot]:
+            start = place >> _SIZE_BITS
+            frame = self._slice(start, start + CID_BYTES + (place & MAX_BLOCK_BYTES))
+            if frame.startswith(cid):
+                return frame[CID_BYTES:]
+            slot = (slot + 1) & mask
+        return None
+
+    def _read(self) -> list[bytes]:
+        """Read the whole file, note where blocks are, give the roots."""
+        frames = _frames(self._bytes, self._caps.block_bytes + CID_BYTES)
+        _, header = next(frames)
+        roots = _roots(header)
+        for start, frame in frames:
+            cid = frame[:CID_BYTES]
+            prefix = cid[:4]
+            if prefix not in (DAG_CBOR, RAW) or len(cid) != CID_BYTES:
+                raise InvalidRepositoryError(f"the block at byte {start} has the CID {cid[:8].hex()}..., not allowed")
+            if sha256(frame[CID_BYTES:]).digest() != cid[4:]:
+                raise InvalidRepositoryError(f"the block {cid_text(cid)} does not have the hash its CID says")
+            self._note(cid, start << _SIZE_BITS | len(frame) - CID_BYTES)
+        return roots
+
+    def _note(self, cid: bytes, place: int) -> None:
+        slot = self._slot(cid)
+        if self._slots[slot]:
+            return
+        self._slots[slot] = place
+        self._count += 1
+        if self._count > self._caps.blocks:
+            raise InvalidRepositoryError(f"more than {self._caps.blocks} blocks")
+        if 3 * self._count > 2 * len(self._slots):
+            self._grow()
+
+    def _slot(self, cid: bytes) -> int:
+        """The slot of a block, or the free one where it would be."""
+        # Python's hash of bytes has a secret seed, so nobody can choose blocks that collide.
+        slots, mask = self._slots, len(self._slots) - 1
+        slot = hash(cid) & mask
+        while place := slots[slot]:
+            start = place >> _SIZE_BITS
+            if self._slice(start, start + CID_BYTES) == cid:
+                break
+            slot = (slot + 1) & mask
+        return slot
+
+    def _grow(self) -> None:
+        before = self._slots
+        self._slots = slots = array("Q", bytes(16 * len(before)))
+        mask = len(slots) - 1
+        for place in before:
+            if place:
+                start = place >> _SIZE_BITS
+                slot = hash(self._slice(start, start + CID_BYTES)) & mask
+                while slots[slot]:
+                    slot = (slot + 1) & mask
+                slots[slot] = place
+
+    def _slice(self, start: int, end: int) -> bytes:
+        # Pages once read stay in this process's memory until they are given back.
+        self._reads += 1
+        if self._reads % _READS_BETWEEN_RELEASES == 0:
+            _release(self._bytes)
+        return self._bytes[start:end]
+
+
+def _mapped(file: BinaryIO, most: int) -> mmap.mmap:
+    if file.writable():
+        file.flush()
+    try:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise InvalidRepositoryError("the file is empty") from error
+    if len(mapped) > most:
+        mapped.close()
+        raise InvalidRepositoryError(f"the file has more than {most} bytes")
+    return mapped
+
+
+def _release(mapped: mmap.mmap) -> None:
+    if len(mapped) > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _frames(mapped: mmap.mmap, most: int) -> Iterator[tuple[int, bytes]]:
+    """The header, then each block with its CID in front; with each where it starts in the file."""
+    end = len(mapped)
+    base, pos, window = 0, 0, b""
+    limit, what = MAX_HEADER_BYTES, "the header"
+    while base + pos < end:
+        # A frame that does not lie whole in the window starts the next one.
+        if pos + _MAX_VARINT_BYTES > len(window):
+            base, pos = base + pos, 0
+            window = mapped[base : base + _WINDOW_BYTES]
+            _release(mapped)
+        begun = base + pos
+        size = window[pos]
+        pos += 1
+        if size > 127:
+            size, pos = _varint(window, pos - 1, begun)
+        if not 0 < size <= limit:
+            raise InvalidRepositoryError(f"{what} at byte {begun} is {size} bytes long, allowed are 1 to {limit}")
+        if pos + size > len(window):
+            base, pos = base + pos, 0
+            if base + size > end:
+                raise InvalidRepositoryError(f"the file ends within {what} at byte {begun}")
+            window = mapped[base : base + max(_WINDOW_BYTES, size)]
+            _release(mapped)
+        yield base + pos, window[pos : pos + size]
+        pos += size
+        limit, what = most, "the block"
+
+
+def _varint(window: bytes, pos: int, begun: int) -> tuple[int, int]:
+    number = 0
+    for index, byte in enumerate(window[pos : pos + _MAX_VARINT_BYTES]):
+        number |= (byte & 127) << 7 * index
+        if byte < 128:
+            if not byte:
+                raise InvalidRepositoryError(f"the length at byte {begun} has more bytes than it needs")
+            return number, pos + index + 1
+    if len(window) - pos < _MAX_VARINT_BYTES:
+        raise InvalidRepositoryError(f"the file ends within the length at byte {begun}")
+    raise InvalidRepositoryError(f"the length at byte {begun} has more than {_MAX_VARINT_BYTES} bytes")
+
+
+def _roots(header: bytes) -> list[bytes]:
+    fields = cbor.decode(header, "the header")
+    if not isinstance(fields, dict) or fields.keys() != {"roots", "version"} or fields["version"] != 1:
+        raise InvalidRepositoryError("the header is not that of a CAR file of version 1")
+    roots = fields["roots"]
+    if not isinstance(roots, list) or not roots:
+        raise InvalidRepositoryError("the header names no root")
+    links = [bytes(root) for root in roots if isinstance(root, cbor.Link)]
+    if len(links) != len(roots):
+        raise InvalidRepositoryError("the header names a root that is no link")
+    return links
