@@ -21,7 +21,8 @@ SECONDS = 5.0
 """That SQLite may work for one request."""
 MOST_VALUES = 8
 """Values of a field that are offered as filters."""
-SIMILAR = 10
+MAX_SNIPPET = 400
+"""Characters: thirty words can be a book where words are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def answer(library: Library, question: Question) -> Answer:
     editions = [one for name, one in library.editions().items() if question.corpus in ("", name)]
     if not question.text and len(editions) > 1:
         raise RefusedError(400, "give a query (q), or say in what to look (in)")
-    mode, notice = _mode(library, editions, question)
+    mode, notice = _mode(editions, question)
     found = Answer(question, mode, notice=notice, generations={e.corpus.name: e.generation.name for e in editions})
     counted: dict[str, Counter[str]] = {}
     for edition, conditions in _that_have(editions, question.filters):
@@ -96,6 +97,17 @@ def find(library: Library, corpus: str, item: int) -> Item:
     raise RefusedError(404, f"there is no item {item} in {corpus[:40]!r}")
 
 
+def named(library: Library, corpus: str, column: str, value: str) -> int:
+    """The id of the item that has `value` in `column`, which must be one of ours. Raises RefusedError with 404."""
+    edition = library.editions().get(corpus)
+    if edition is not None:
+        with _searching(edition) as searcher:
+            query = f"SELECT id FROM items WHERE {column} = ? LIMIT 1"  # noqa: S608 - columns are the source's
+            if row := searcher.connection.execute(query, (value,)).fetchone():
+                return int(row["id"])
+    raise RefusedError(404, f"there is no item with the {column} {value[:80]!r}")
+
+
 def similar(item: Item, limit: int) -> list[Item]:
     """The items most similar to `item`, the most similar first."""
     with _searching(item.edition) as searcher:
@@ -103,10 +115,10 @@ def similar(item: Item, limit: int) -> list[Item]:
         return _items(item.edition, searcher, hits)
 
 
-def _mode(library: Library, editions: Sequence[Edition], question: Question) -> tuple[Mode, str]:
+def _mode(editions: Sequence[Edition], question: Question) -> tuple[Mode, str]:
     if not question.text or question.mode == "words":
         return "words", ""
-    encoders = [library.encoder_of(edition) for edition in editions]
+    encoders = [edition.encoder for edition in editions]
     if editions and all(encoder is not None and encoder.ready for encoder in encoders):
         return question.mode, ""
     trouble = next((one.trouble for one in encoders if one and one.trouble), "")
@@ -154,7 +166,14 @@ def _browsed(
 
 def _items(edition: Edition, searcher: Searcher, hits: Sequence[Hit]) -> list[Item]:
     rows = searcher.items([hit.id for hit in hits])
-    return [Item(edition, rows[hit.id], hit.score, hit.snippet) for hit in hits]
+    return [Item(edition, rows[hit.id], hit.score, _bounded(hit.snippet)) for hit in hits]
+
+
+def _bounded(snippet: str) -> str:
+    if len(snippet) <= MAX_SNIPPET:
+        return snippet
+    cut = snippet[:MAX_SNIPPET]
+    return (cut.rpartition(" ")[0] or cut) + " …"
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class Api:
         """What is open and what is wrong; 200 as long as something can be searched."""
         corpora: Json = {}
         for name, shelf in self._library.shelves.items():
-            encoder = self._library.encoder_of(shelf.edition) if shelf.edition else None
+            encoder = shelf.edition.encoder if shelf.edition else None
             meaning = "ready" if encoder and encoder.ready else encoder.trouble or "loading" if encoder else "none"
             generation = shelf.edition.generation.name if shelf.edition else ""
             corpora[name] = {"generation": generation, "meaning": meaning, "refused": shelf.trouble}

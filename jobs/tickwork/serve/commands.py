@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -69,6 +70,7 @@ def serve(
         timeout_keep_alive=15,
         server_header=False,
         lifespan="off",
+        ws="none",
     )
 
     async def run() -> None:
@@ -78,6 +80,8 @@ def serve(
             typer.echo(f"serving at {address}")
             if ready_file:
                 ready_file.write_text(address, encoding="utf-8")
+            # Once it has answered what was under way, uvicorn sends itself the signal that ended it.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             await uvicorn.Server(config).serve(sockets=[listening])
 
     asyncio.run(run())
@@ -85,13 +89,14 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     """The socket that systemd opened for us, else one bound to the address. Raises OperatorError."""
-    if os.environ.get("LISTEN_PID") == str(os.getpid()):
-        return socket.socket(fileno=_FIRST_OF_SYSTEMD)
     try:
+        if os.environ.get("LISTEN_PID") == str(os.getpid()):
+            return socket.socket(fileno=_FIRST_OF_SYSTEMD)
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(AT_ONCE)
     except OSError as error:
         raise OperatorError(f"cannot listen at {host} port {port}: {error.strerror or error}") from error
     return listening

@@ -13,8 +13,10 @@ from tickwork.publish.generations import Generation
 from tickwork.search import browse
 from tickwork.search.browse import Counts
 from tickwork.search.filters import Filter
-from tickwork.search.searcher import Encode, Searcher
+from tickwork.search.searcher import Searcher
+from tickwork.serve.encoder import Encoder, NotReadyError
 from tickwork.vectors.corpus import Corpus, Field
+from tickwork.vectors.exact import Vectors
 
 THREADS = 4
 """That search at once, and so the searchers of an edition."""
@@ -27,11 +29,12 @@ MARKS = ("\x01", "\x02")
 class Edition:
     """One generation of a corpus, all of whose files are open: they may be deleted meanwhile."""
 
-    def __init__(self, corpus: Corpus, generation: Generation, encode: Encode, words_weight: float) -> None:
-        """Raises OperatorError naming a file that cannot be read."""
+    def __init__(self, corpus: Corpus, generation: Generation, encoder: Encoder | None, words_weight: float) -> None:
+        """`encoder` is None where there are no vectors. Raises OperatorError naming a file that cannot be read."""
         self.corpus = corpus
         self.generation = generation
-        first = Searcher(corpus, generation, encode, words_weight, MARKS)
+        self.encoder = encoder
+        first = Searcher(corpus, generation, encoder.encode if encoder else _no_model, words_weight, MARKS)
         first.warm()
         self._idle: queue.SimpleQueue[Searcher] = queue.SimpleQueue()
         for searcher in (first, *(first.twin() for _ in range(THREADS - 1))):
@@ -79,6 +82,10 @@ class Edition:
         while not self._idle.empty():
             self._idle.get().close()
             self._open -= 1
+
+
+def _no_model(_texts: Sequence[str]) -> Vectors:
+    raise NotReadyError("nothing is embedded yet")
 
 
 def values_of(row: sqlite3.Row, field: Field) -> list[str]:

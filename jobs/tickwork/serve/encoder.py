@@ -36,6 +36,7 @@ class Encoder:
         self._settings = settings
         self._template = template
         self._model: Model | None = None
+        self._loading = threading.Lock()
         self._turn = threading.Lock()
         self._remembered: OrderedDict[str, Vectors] = OrderedDict()
 
@@ -45,7 +46,12 @@ class Encoder:
         return self._model is not None
 
     def load(self) -> None:
-        """Load the model; what goes wrong is kept in `trouble`, and may be mended and tried again."""
+        """Load the model, once; what goes wrong is kept in `trouble`, and may be mended and tried again."""
+        with self._loading:
+            if self._model is None:
+                self._load()
+
+    def _load(self) -> None:
         from tickwork.vectors import model
         from tickwork.vectors.device import open_device
 
@@ -54,8 +60,9 @@ class Encoder:
             loaded = model.load_for(self.info, self._settings, self._template, device)
             loaded.query(["the first query is slow"])
         except OperatorError as error:
+            if str(error) != self.trouble:
+                log.error("searching by meaning is off: %s", error)
             self.trouble = str(error)
-            log.error("searching by meaning is off: %s", error)
         else:
             self.trouble, self._model = "", loaded
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from tickwork.serve.answer import Item, answer, find, similar
+from tickwork.serve.answer import Item, answer, find, named, similar
 from tickwork.serve.extension import Extension, Shown
 from tickwork.serve.library import Library
-from tickwork.serve.question import MAX_OFFSET, MODES, Question, RefusedError, read
-from tickwork.serve.render import render
+from tickwork.serve.question import MAX_OFFSET, MODES, Question, read
+from tickwork.serve.render import render, shorten
 
 Arguments = Mapping[str, Sequence[str]]
 NAMES = {"both": "Words and meaning", "words": "Words", "meaning": "Meaning"}
 HOW_MANY_SIMILAR = 10
 VALUES_IN_BRIEF = 4
+SHORT = 60
+"""Characters of a value in a list."""
+VALUES_OF_FIELD = 30
+MAX_ON_PAGE = 20
+"""Items; the API gives more. With what the templates cut off, a page stays below 50 kB."""
+MAX_TEXT = 16_000
+"""Bytes of an item's text on its page; the API gives all of it."""
 
 
 class Pages:
@@ -27,8 +35,12 @@ class Pages:
     def home(self, arguments: Arguments) -> str:
         """The search box and what there is; with a query, what was found."""
         question = read(arguments, list(self._library.shelves))
-        if question.text or question.filters:
+        if question.text:
             return self._results(question, "/")
+        if question.filters:
+            names = list(self._library.editions())
+            corpus = question.corpus or (names[0] if len(names) == 1 else "")
+            return self._results(replace(question, corpus=corpus), f"/browse/{corpus}")
         return render("home.html", question=question, **self._common())
 
     def browse(self, corpus: str, arguments: Arguments) -> str:
@@ -41,11 +53,15 @@ class Pages:
     def item(self, corpus: str, item: int) -> str:
         """An item and what is most similar to it."""
         found = find(self._library, corpus, item)
+        text = found.row["text"] or ""
+        begins = text.encode()[:MAX_TEXT].decode(errors="ignore")
         return render(
             "item.html",
             question=Question(corpus=corpus),
             item=found,
-            fields={name: [self._shown(corpus, name, one) for one in values] for name, values in found.fields.items()},
+            text=begins,
+            is_whole=begins == text,
+            fields={name: self._all_shown(corpus, name, values) for name, values in found.fields.items()},
             similar=similar(found, HOW_MANY_SIMILAR),
             **self._common(),
         )
@@ -55,6 +71,7 @@ class Pages:
         return render("error.html", question=Question(), status=status, message=message, **self._common())
 
     def _results(self, question: Question, path: str) -> str:
+        question = replace(question, limit=min(question.limit, MAX_ON_PAGE))
         found = answer(self._library, question)
         last = min(found.total, MAX_OFFSET)
         following, previous = question.offset + question.limit, max(0, question.offset - question.limit)
@@ -68,6 +85,11 @@ class Pages:
             **self._common(),
         )
 
+    def _all_shown(self, corpus: str, name: str, values: Sequence[str]) -> list[Shown]:
+        shown = [self._shown(corpus, name, one) for one in values[:VALUES_OF_FIELD]]
+        more = len(values) - len(shown)
+        return [*shown, Shown(f"… and {more} more")] if more else shown
+
     def _shown(self, corpus: str, name: str, value: str) -> Shown:
         extension = self._extensions.get(corpus, Extension())
         return extension.shown[name](value) if name in extension.shown else Shown(value)
@@ -75,7 +97,11 @@ class Pages:
     def _brief(self, item: Item) -> list[str]:
         """What stands below the title of an item in a list: its main fields, the first few values of each."""
         fields, extension = item.fields, self._extensions.get(item.corpus, Extension())
-        return ["; ".join(fields[name][:VALUES_IN_BRIEF]) for name in extension.brief if name in fields]
+        return [
+            "; ".join(shorten(value, SHORT) for value in fields[name][:VALUES_IN_BRIEF])
+            for name in extension.brief
+            if name in fields
+        ]
 
     def _common(self) -> dict[str, object]:
         modes = [(mode, NAMES[mode]) for mode in MODES]
@@ -89,10 +115,4 @@ def page_of(item: Item) -> str:
 
 def by_other_name(library: Library, corpus: str, column: str, value: str) -> str:
     """The address of the page of the item that has `value` in `column`. Raises RefusedError."""
-    edition = library.editions().get(corpus)
-    if edition is not None:
-        with edition.searcher(5) as searcher:
-            query = f"SELECT id FROM items WHERE {column} = ? LIMIT 1"  # noqa: S608 - columns are the source's
-            if row := searcher.connection.execute(query, (value,)).fetchone():
-                return f"/item/{corpus}/{row['id']}"
-    raise RefusedError(404, f"there is no item with the {column} {value[:80]!r}")
+    return f"/item/{corpus}/{named(library, corpus, column, value)}"

@@ -13,6 +13,8 @@ MAX_QUERY = 500
 """Characters."""
 MAX_FILTERS = 10
 MAX_FILTER = 300
+MAX_OFFERED = 150
+"""Characters of a filter that is offered on a page: its text is in many links."""
 PAGE = 10
 MAX_LIMIT = 100
 MAX_OFFSET = 10_000
@@ -45,7 +47,8 @@ class Question:
         """The address of this question at `path`, with other values for some of its parts."""
         other = replace(self, **{"offset": 0, **changes})  # type: ignore[arg-type]
         plain = Question()
-        pairs = [("q", other.text), ("mode", other.mode), ("in", other.corpus)]
+        pairs = [("q", other.text), ("mode", other.mode)]
+        pairs += [("in", other.corpus)] if path != f"/browse/{other.corpus}" else []
         pairs += [("f", one) for one in other.filters]
         pairs += [("limit", str(other.limit)), ("offset", str(other.offset))]
         said = {"mode": plain.mode, "limit": str(plain.limit), "offset": "0"}
@@ -53,9 +56,12 @@ class Question:
         return f"{path}?{query}" if query else path
 
     def with_filter(self, path: str, text: str) -> str:
-        """The address of this question with one filter more, or less where it has it."""
-        kept = tuple(one for one in self.filters if one != text)
-        return self.url(path, filters=kept if len(kept) < len(self.filters) else (*self.filters, text))
+        """The address of this question with one filter more, or less where it has it; empty when that is too much."""
+        if text in self.filters:
+            return self.url(path, filters=tuple(one for one in self.filters if one != text))
+        if len(self.filters) == MAX_FILTERS or len(text) > MAX_OFFERED:
+            return ""
+        return self.url(path, filters=(*self.filters, text))
 
 
 def read(arguments: Mapping[str, Sequence[str]], corpora: Sequence[str]) -> Question:

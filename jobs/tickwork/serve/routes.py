@@ -80,8 +80,7 @@ class Routes:
             try:
                 return Response.html(await self._in_thread(make, request.url_vars, _arguments(request)))
             except RefusedError as error:
-                page = await self._in_thread(self._pages.error, error.status, error.message)
-                return Response.html(page, status=error.status, headers=_retry(error))
+                return self._refusal(error)
 
         return view
 
@@ -99,9 +98,13 @@ class Routes:
             try:
                 return Response.redirect(await self._in_thread(find, request.url_vars["value"]))
             except RefusedError as error:
-                return Response.html(self._pages.error(error.status, error.message), status=error.status)
+                return self._refusal(error)
 
         return view
+
+    def _refusal(self, error: RefusedError) -> Response:
+        page = self._pages.error(error.status, error.message)
+        return Response.html(page, status=error.status, headers=_retry(error))
 
     async def _in_thread(self, make: Callable[..., T], *arguments: object) -> T:
         """What `make` gives. Raises RefusedError, also for what nobody foresaw: a page of ours says it."""

@@ -13,6 +13,7 @@ from datasette.app import Datasette
 from datasette.database import Database
 from datasette.plugins import pm
 
+from tickwork.serve import mishaps
 from tickwork.serve.edition import THREADS, Edition
 from tickwork.serve.extension import Extension
 from tickwork.serve.library import Library
@@ -52,11 +53,14 @@ class Service:
         self._threads = ThreadPoolExecutor(THREADS, "search")
         self._work: set[asyncio.Task[None]] = set()
         self._retired: list[Edition] = []
-        self._routes = Routes(library, extensions, self._threads)
-        pm.register(self._routes)
         self.datasette = Datasette(settings=SETTINGS)
         self.datasette.databases.pop("_memory")
-        self.app = Shield(self.datasette.app())
+        mishaps.install()
+        pm.register(routes := Routes(library, extensions, self._threads))
+        try:
+            self.app = Shield(self.datasette.app())
+        finally:
+            pm.unregister(routes)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,20 +78,20 @@ class Service:
             await asyncio.to_thread(self._threads.shutdown)
             for edition in (*self.library.editions().values(), *self._retired):
                 edition.close()
-            pm.unregister(self._routes)
+            for database in self.datasette.databases.values():
+                database.close()
+            self.datasette.executor.shutdown(wait=False)
 
     # Following what is published
 
     async def _look(self) -> None:
         """Open what was published since; a model is loaded before its generation takes another's place."""
         for corpus, shelf in self.library.shelves.items():
-            generation = await asyncio.to_thread(self.library.fresh, corpus)
-            if generation is None:
+            edition = await asyncio.to_thread(self.library.fresh, corpus)
+            if edition is None:
                 continue
-            edition = await asyncio.to_thread(self.library.open, corpus, generation)
-            encoder = self.library.encoder_of(edition)
-            if shelf.edition is not None and encoder is not None and not encoder.ready:
-                await asyncio.to_thread(encoder.load)
+            if shelf.edition is not None and edition.encoder is not None:
+                await asyncio.to_thread(edition.encoder.load)
             old = self.library.place(corpus, edition)
             retired = self._show_database(edition)
             if old is not None:
@@ -127,13 +131,17 @@ class Service:
     async def _retire(self, edition: Edition, names: list[str]) -> None:
         self._retired.append(edition)
         await asyncio.sleep(GRACE_SECONDS)
-        kept = {name: one for name, one in self.datasette.databases.items() if name not in names}
-        gone = [one for name, one in self.datasette.databases.items() if name in names]
-        self.datasette.databases = kept
-        catalogue = self.datasette.get_database("_internal")
+        # Whoever holds this is going through the databases, one query to each, to note them in the catalogue.
+        async with self.datasette._refresh_schemas_lock:
+            gone = [one for name, one in self.datasette.databases.items() if name in names]
+            self.datasette.databases = {
+                name: one for name, one in self.datasette.databases.items() if name not in names
+            }
+            catalogue = self.datasette.get_database("_internal")
+            for database in gone if self.datasette.internal_db_created else ():
+                for table in _CATALOGUE:
+                    await catalogue.execute_write(f"DELETE FROM {table} WHERE database_name = ?", [database.name])  # noqa: S608
         for database in gone:
-            for table in _CATALOGUE:
-                await catalogue.execute_write(f"DELETE FROM {table} WHERE database_name = ?", [database.name])  # noqa: S608
             database.close()
         edition.close()
         self._retired.remove(edition)

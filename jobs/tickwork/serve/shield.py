@@ -67,15 +67,28 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
         return 405, "Everything here is read only.\n"
     if len(raw) + len(query) > MAX_ADDRESS:
         return 414, f"The address is longer than {MAX_ADDRESS} bytes.\n"
+    if _is_about_datasette(scope["path"]):
+        return 404, "There is nothing at this address.\n"
     # Two slashes at the beginning would make a redirect lead to another server.
     if raw.startswith(b"//") or b"\\" in raw or any(byte < 0x21 or byte > 0x7E for byte in raw + query):
+        return 400, "The address is malformed.\n"
+    # Datasette puts some arguments into its SQL, escaped, and SQLite takes no null character there.
+    if b"%00" in query and not _is_ours(scope["path"]):
         return 400, "The address is malformed.\n"
     return None
 
 
+def _is_ours(path: str) -> bool:
+    return path == "/" or any(path == one or path.startswith(f"{one}/") for one in OURS[1:])
+
+
+def _is_about_datasette(path: str) -> bool:
+    """Whether it is one of its pages about itself, which say where files lie and what threads do."""
+    return path.startswith("/-/") and path != "/-/health" and not path.startswith("/-/static/")
+
+
 def _with_ours(headers: Iterable[tuple[bytes, bytes]], path: str) -> list[tuple[bytes, bytes]]:
     """The headers of an answer with ours in place of others of the same name."""
-    is_ours = path == "/" or any(path == one or path.startswith(f"{one}/") for one in OURS[1:])
-    ours = {**_ALWAYS, "content-security-policy": _STRICT if is_ours else _DATASETTE}
+    ours = {**_ALWAYS, "content-security-policy": _STRICT if _is_ours(path) else _DATASETTE}
     kept = [(name, value) for name, value in headers if name.decode("latin-1").lower() not in ours]
     return [*kept, *((name.encode(), value.encode()) for name, value in ours.items())]
