@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -296,9 +297,11 @@ class Process:
 
     def get(self, target: str) -> tuple[int, bytes]:
         """Status and body of an address."""
-        request = f"GET {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
-        head, _, body = self.raw(request.encode()).partition(b"\r\n\r\n")
-        return int(head.split(b" ", 2)[1]), body
+        connection = HTTPConnection(*self.address, timeout=SECONDS)
+        with contextlib.closing(connection):
+            connection.request("GET", target)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
 
     def health(self) -> dict[str, str]:
         _, body = self.get("/-/health")

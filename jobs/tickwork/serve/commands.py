@@ -89,8 +89,9 @@ def serve(
 
 def _listen(host: str, port: int) -> socket.socket:
     """The socket that systemd opened for us, else one bound to the address. Raises OperatorError."""
+    handed_over = os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
     try:
-        if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        if handed_over:
             return socket.socket(fileno=_FIRST_OF_SYSTEMD)
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -98,5 +99,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(AT_ONCE)
     except OSError as error:
-        raise OperatorError(f"cannot listen at {host} port {port}: {error.strerror or error}") from error
+        where = "the socket that was handed over" if handed_over else f"{host} port {port}"
+        raise OperatorError(f"cannot listen at {where}: {error.strerror or error}") from error
     return listening
