@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 FIXTURES = Path(__file__).parent / "fixtures" / "atproto"
 DID = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 REV = "3l6oveex3ii2l"
-_ORDERS = {
+ORDERS = {
     "secp256k1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141,
     "secp256r1": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
 }
@@ -174,10 +174,12 @@ def varint(number: int) -> bytes:
 def car(root: Cid, blocks: Iterable[tuple[bytes, bytes]], header: Any = None) -> bytes:
     """A CAR file of these blocks in this order."""
     first = dag_cbor({"version": 1, "roots": [root]} if header is None else header)
-    parts = [varint(len(first)), first]
-    for binary, block in blocks:
-        parts += [varint(len(binary) + len(block)), binary, block]
-    return b"".join(parts)
+    return b"".join([varint(len(first)), first, *(frame(binary, block) for binary, block in blocks)])
+
+
+def frame(binary: bytes, block: bytes) -> bytes:
+    """A block in a CAR file."""
+    return varint(len(binary) + len(block)) + binary + block
 
 
 def on_disk(content: bytes) -> BinaryIO:
@@ -203,7 +205,7 @@ class Account:
         """The signature of a message: r and s, s low."""
         private = ec.derive_private_key(self.secret, self.curve)
         r, s = decode_dss_signature(private.sign(message, ec.ECDSA(SHA256())))
-        order = _ORDERS[self.curve.name]
+        order = ORDERS[self.curve.name]
         return r.to_bytes(32, "big") + min(s, order - s).to_bytes(32, "big")
 
     def point(self, compressed: bool = True) -> bytes:
