@@ -24,7 +24,7 @@ class VectorSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     device: Literal["cpu", "gpu"] = "cpu"
     threads: int = 0
     """Processor threads, 0 for the cores that are free when a pass begins."""
-    batch_tokens: int = 2048
+    batch_tokens: int = 4096
 
     factory: str = ""
     """FAISS factory string; empty for a flat index below 20,000 items and IVF with 16-bit floats above."""
