@@ -11,7 +11,6 @@ from tests import atproto_kit as kit
 from tickwork.atproto import cbor
 from tickwork.atproto.errors import InvalidRepositoryError
 
-
 OTHER_ENCODINGS = [
     "1817",
     "190017",
