@@ -66,12 +66,22 @@ inside() {
   on_host "
     systemctl is-active cron
     tickwork check
-    for job in doab-harvest doab-backfill doab-embed doab-publish; do
+    for job in doab-harvest doab-backfill; do
       # Busy is where its own tick has just come.
       tickwork run \$job || { [ \$? -eq 75 ] && sleep 30 && tickwork run \$job; }
     done
+    # As their timers would: in the sandbox, where torch has to work.
+    systemctl start tickwork-doab-embed.service
+    systemctl start tickwork-doab-publish.service
     tickwork status
     tickwork search doab soil --mode both --json | grep title"
+  say "the search service on the host"
+  on_host "
+    asked() { python3 -c \"import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())\" http://127.0.0.1:$search_port/\$1; }
+    for _ in {1..60}; do asked -/health 2>/dev/null | grep '\"meaning\": \"ready\"' && break || sleep 1; done
+    asked '?q=soil&mode=meaning' | grep 'class=.card'
+    systemctl restart tickwork-search.service
+    asked '?q=soil' | grep 'class=.card'"
   say "docs/operating.md, Deploying"
   stranger "cd tickwork; . .venv/bin/activate; export LC_ALL=C.UTF-8; $(commands docs/operating.md Deploying 1)"
   changed 0 0 0 1 '[1-9][0-9]*'
@@ -94,7 +104,8 @@ stranger() { # COMMANDS
 }
 
 on_host() { # COMMANDS, as root
-  stranger "ssh books1 sudo bash -euc $(printf '%q' "'$1'")"
+  # Quoted twice: for the shell here, and for the one that ssh starts.
+  stranger "ssh books1 sudo bash -euc $(printf '%q' "$(printf '%q' "$1")")"
 }
 
 logged() {
@@ -141,10 +152,12 @@ machine() { # NAME
   logged chroot "$root" apt-get update -q
 }
 
+free_port() { "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
 # What inventory/production.example asks of a host, and no more.
 prepare_host() {
   local root=$FOLDER/host/root
-  port=$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  port=$(free_port)
   # Nothing is started before it has a boot of its own.
   printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"
   chmod 755 "$root/usr/sbin/policy-rc.d"
@@ -193,6 +206,8 @@ allow_private = ["127.0.0.0/8"]
 [doab]
 base_url = "$(cat "$FOLDER/upstream")"
 END
+  search_port=$(free_port)
+  echo "$search_port" >"$root/root/search-port"
   cat >"$root/root/edit" <<'END'
 #!/bin/bash
 set -euo pipefail
@@ -201,6 +216,9 @@ sed -i '/books2/,$d' hosts.yml
 cat >>group_vars/tickwork/main.yml <<YAML
 doab_settings: {base_url: "$(sed -n 's/^base_url = "\(.*\)"/\1/p' /root/tickwork.toml)", rate: 0.01}
 tickwork_allow_private: [127.0.0.0/8]
+tickwork_overrides: {doab-embed: {scheduler: systemd}, doab-publish: {scheduler: systemd}}
+tickwork_services: [search]
+search_listen: "127.0.0.1:$(cat /root/search-port)"
 YAML
 for _ in {1..60}; do
   ! ssh books1 true || exit 0
