@@ -82,13 +82,13 @@ class Exact:
         """All pairs of a row of `rows` and a column of `columns` whose score is at least the column's floor."""
         right = torch.from_numpy(columns).to(self._where)
         floor = torch.from_numpy(floors).to(self._where)
+        # What a result was rounded by is a share of it, and a result that may reach the floor is about the floor.
+        slack = self._error[right] + self._unit_roundoff * (floor.abs() + 0.01).nan_to_num(posinf=1.0)
+        reach = self._down((floor - slack).to(torch.float32))
+        those = self._fast[right].T
         for block in self._blocks(len(rows), len(columns)):
             left = torch.from_numpy(rows[block]).to(self._where)
-            products = self._fast[left] @ self._fast[right].T
-            # What a result was rounded by is a share of it, and a result that may reach the floor is about the floor.
-            slack = self._error[right] + self._unit_roundoff * (floor.abs() + 0.01).nan_to_num(posinf=1.0)
-            reach = (floor - slack).to(torch.float32)
-            at, to = (products >= self._down(reach)).nonzero(as_tuple=True)
+            at, to = (self._fast[left] @ those >= reach).nonzero(as_tuple=True)
             for first in range(0, len(at), PAIRS_AT_ONCE):
                 some = slice(first, first + PAIRS_AT_ONCE)
                 pair_rows, pair_columns = left[at[some]], right[to[some]]
