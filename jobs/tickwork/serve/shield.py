@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -50,8 +51,10 @@ class Shield:
         refusal = _refusal(scope)
         if refusal:
             status, words = refusal
-            body = words.encode()
-            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+            kind, body = b"text/plain", f"{words}\n".encode()
+            if path.startswith("/api/"):
+                kind, body = b"application/json", json.dumps({"error": words}).encode()
+            headers = [(b"content-type", kind + b"; charset=utf-8"), (b"content-length", str(len(body)).encode())]
             if status == 405:
                 headers.append((b"allow", b"GET, HEAD"))
             await guarded({"type": "http.response.start", "status": status, "headers": headers})
@@ -64,17 +67,17 @@ def _refusal(scope: Scope) -> tuple[int, str] | None:
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     query: bytes = scope.get("query_string") or b""
     if scope["method"] not in ("GET", "HEAD"):
-        return 405, "Everything here is read only.\n"
+        return 405, "Everything here is read only."
     if len(raw) + len(query) > MAX_ADDRESS:
-        return 414, f"The address is longer than {MAX_ADDRESS} bytes.\n"
+        return 414, f"The address is longer than {MAX_ADDRESS} bytes."
     if _is_about_datasette(scope["path"]):
-        return 404, "There is nothing at this address.\n"
+        return 404, "There is nothing at this address."
     # Two slashes at the beginning would make a redirect lead to another server.
     if raw.startswith(b"//") or b"\\" in raw or any(byte < 0x21 or byte > 0x7E for byte in raw + query):
-        return 400, "The address is malformed.\n"
+        return 400, "The address is malformed."
     # Datasette puts some arguments into its SQL, escaped, and SQLite takes no null character there.
     if b"%00" in query and not _is_ours(scope["path"]):
-        return 400, "The address is malformed.\n"
+        return 400, "The address is malformed."
     return None
 
 
