@@ -27,7 +27,9 @@ _WINDOW_BYTES = 1 << 20
 _RESIDENT_BYTES = 64 << 20
 _READS_BETWEEN_RELEASES = 512
 _SIZE_BITS = 24
-_FIRST_SLOTS = 1 << 10
+_BYTES_A_SLOT = 128
+_MAX_FIRST_SLOTS = 1 << 20
+_PREFIXES = (DAG_CBOR, RAW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,11 @@ class Car:
     def __init__(self, file: BinaryIO, caps: Caps | None = None) -> None:
         self._caps = caps or Caps()
         self._bytes = _mapped(file, self._caps.file_bytes)
+        self._large = len(self._bytes) > _RESIDENT_BYTES
         self._reads = 0
         self._count = 0
-        self._slots = array("Q", bytes(8 * _FIRST_SLOTS))
+        slots = 1 << max(4, (len(self._bytes) // _BYTES_A_SLOT).bit_length())
+        self._slots = array("Q", bytes(8 * min(slots, _MAX_FIRST_SLOTS)))
         try:
             self.roots = self._read()
         except BaseException:
@@ -82,11 +86,13 @@ class Car:
     def get(self, cid: bytes) -> bytes | None:
         """The bytes of a block, by its binary CID; None if the file has no such block."""
         # The same steps as in _slot, unrolled: this is called for every node and record.
-        mask = len(self._slots) - 1
+        if self._large:
+            self._release()
+        slots, mask = self._slots, len(self._slots) - 1
         slot = hash(cid) & mask
-        while place := self._slots[slot]:
+        while place := slots[slot]:
             start = place >> _SIZE_BITS
-            frame = self._slice(start, start + CID_BYTES + (place & MAX_BLOCK_BYTES))
+            frame = self._bytes[start : start + CID_BYTES + (place & MAX_BLOCK_BYTES)]
             if frame.startswith(cid):
                 return frame[CID_BYTES:]
             slot = (slot + 1) & mask
@@ -97,26 +103,26 @@ class Car:
         frames = _frames(self._bytes, self._caps.block_bytes + CID_BYTES)
         _, header = next(frames)
         roots = _roots(header)
+        slots, mask, most = self._slots, len(self._slots) - 1, self._caps.blocks
         for start, frame in frames:
             cid = frame[:CID_BYTES]
-            prefix = cid[:4]
-            if prefix not in (DAG_CBOR, RAW) or len(cid) != CID_BYTES:
+            if cid[:4] not in _PREFIXES or len(cid) != CID_BYTES:
                 raise InvalidRepositoryError(f"the block at byte {start} has the CID {cid[:8].hex()}..., not allowed")
             if sha256(frame[CID_BYTES:]).digest() != cid[4:]:
                 raise InvalidRepositoryError(f"the block {cid_text(cid)} does not have the hash its CID says")
-            self._note(cid, start << _SIZE_BITS | len(frame) - CID_BYTES)
+            slot = hash(cid) & mask
+            if slots[slot]:
+                slot = self._slot(cid)
+                if slots[slot]:
+                    continue
+            slots[slot] = start << _SIZE_BITS | len(frame) - CID_BYTES
+            self._count += 1
+            if self._count > most:
+                raise InvalidRepositoryError(f"more than {most} blocks")
+            if 3 * self._count > 2 * mask:
+                self._grow()
+                slots, mask = self._slots, len(self._slots) - 1
         return roots
-
-    def _note(self, cid: bytes, place: int) -> None:
-        slot = self._slot(cid)
-        if self._slots[slot]:
-            return
-        self._slots[slot] = place
-        self._count += 1
-        if self._count > self._caps.blocks:
-            raise InvalidRepositoryError(f"more than {self._caps.blocks} blocks")
-        if 3 * self._count > 2 * len(self._slots):
-            self._grow()
 
     def _slot(self, cid: bytes) -> int:
         """The slot of a block, or the free one where it would be."""
@@ -124,11 +130,16 @@ class Car:
         slots, mask = self._slots, len(self._slots) - 1
         slot = hash(cid) & mask
         while place := slots[slot]:
-            start = place >> _SIZE_BITS
-            if self._slice(start, start + CID_BYTES) == cid:
+            if self._cid(place) == cid:
                 break
             slot = (slot + 1) & mask
         return slot
+
+    def _cid(self, place: int) -> bytes:
+        if self._large:
+            self._release()
+        start = place >> _SIZE_BITS
+        return self._bytes[start : start + CID_BYTES]
 
     def _grow(self) -> None:
         before = self._slots
@@ -136,18 +147,16 @@ class Car:
         mask = len(slots) - 1
         for place in before:
             if place:
-                start = place >> _SIZE_BITS
-                slot = hash(self._slice(start, start + CID_BYTES)) & mask
+                slot = hash(self._cid(place)) & mask
                 while slots[slot]:
                     slot = (slot + 1) & mask
                 slots[slot] = place
 
-    def _slice(self, start: int, end: int) -> bytes:
+    def _release(self) -> None:
         # Pages once read stay in this process's memory until they are given back.
         self._reads += 1
         if self._reads % _READS_BETWEEN_RELEASES == 0:
             _release(self._bytes)
-        return self._bytes[start:end]
 
 
 def _mapped(file: BinaryIO, most: int) -> mmap.mmap:
@@ -180,10 +189,14 @@ def _frames(mapped: mmap.mmap, most: int) -> Iterator[tuple[int, bytes]]:
             window = mapped[base : base + _WINDOW_BYTES]
             _release(mapped)
         begun = base + pos
-        size = window[pos]
-        pos += 1
+        size, pos = window[pos], pos + 1
         if size > 127:
-            size, pos = _varint(window, pos - 1, begun)
+            # Two bytes are what nearly all blocks have.
+            more = window[pos] if pos < len(window) else 0
+            if 0 < more < 128:
+                size, pos = size & 127 | more << 7, pos + 1
+            else:
+                size, pos = _varint(window, pos - 1, begun)
         if not 0 < size <= limit:
             raise InvalidRepositoryError(f"{what} at byte {begun} is {size} bytes long, allowed are 1 to {limit}")
         if pos + size > len(window):

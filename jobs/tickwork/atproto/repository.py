@@ -95,12 +95,12 @@ class Repository:
                 )
             path = key.decode("utf-8", "replace")
             collection, _, name = path.partition("/")
-            if not is_record_key(name) or not (collection in known or is_nsid(collection)):
-                invalid.add(key)
-                continue
-            if len(known) < _COLLECTIONS_KEPT:
+            if collection not in known and is_nsid(collection) and len(known) < _COLLECTIONS_KEPT:
                 known.add(collection)
-            yield Record(path, cid, data)
+            if is_record_key(name) and (collection in known or is_nsid(collection)):
+                yield Record(path, cid, data)
+            else:
+                invalid.add(key)
 
 
 def read(
