@@ -12,7 +12,7 @@ from tickwork.serve.question import MAX_OFFSET, MODES, Question, read
 from tickwork.serve.render import render, shorten
 
 Arguments = Mapping[str, Sequence[str]]
-NAMES = {"both": "Words and meaning", "words": "Words", "meaning": "Meaning"}
+NAMES = {"both": "Both", "words": "Words", "meaning": "Meaning"}
 HOW_MANY_SIMILAR = 10
 VALUES_IN_BRIEF = 4
 SHORT = 60
