@@ -78,9 +78,28 @@ def test_the_table_grows():
         assert all(car.get(binary) == block for binary, block in pairs)
 
 
-def test_pages_are_given_back_when_the_file_is_large(monkeypatch):
-    monkeypatch.setattr(cars, "_RESIDENT_BYTES", 1000)
+def test_large_files_are_read_without_being_mapped(monkeypatch):
+    monkeypatch.setattr(cars, "_MAPPED_BYTES", 1000)
     test_the_table_grows()
+    test_blocks_larger_than_what_is_read_at_once_and_at_its_edges()
+
+
+@pytest.mark.parametrize("mapped_bytes", [0, 10**6])
+def test_the_file_may_be_closed_once_it_is_read(monkeypatch, mapped_bytes):
+    monkeypatch.setattr(cars, "_MAPPED_BYTES", mapped_bytes)
+    with kit.on_disk(kit.car(ROOT, PAIRS)) as file:
+        car = Car(file)
+    with tempfile.TemporaryFile(), car:
+        assert [car.get(binary) for binary, _ in PAIRS] == BLOCKS
+
+
+def test_a_file_cut_while_it_is_read_is_refused(monkeypatch):
+    monkeypatch.setattr(cars, "_MAPPED_BYTES", 0)
+    file = kit.on_disk(kit.car(ROOT, PAIRS))
+    with Car(file) as car:
+        file.truncate(60)
+        with pytest.raises(InvalidRepositoryError, match="cut while it was read"):
+            car.get(PAIRS[-1][0])
 
 
 def test_every_truncation_is_refused_or_ends_between_blocks():

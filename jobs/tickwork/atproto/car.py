@@ -1,13 +1,15 @@
 """CAR files, version 1, read once from front to end; then each block by its CID, straight from the file.
 
 Nothing is kept in memory but a table of where blocks are, 8 bytes a slot and at most two thirds full, so that a file of
-1 GB takes some 100 MB. Every block's hash is checked as the file is read.
+1 GB takes some 100 MB. Small files are mapped; larger ones are read piece by piece, because mapped pages count as this
+process's memory. Every block's hash is checked as the file is read.
 Sources: https://ipld.io/specs/transport/car/carv1/, https://atproto.com/specs/repository#car-file-serialization.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,11 +26,10 @@ MAX_BLOCK_BYTES = (1 << 24) - 1
 
 _MAX_VARINT_BYTES = 9
 _WINDOW_BYTES = 1 << 20
-_RESIDENT_BYTES = 64 << 20
-_READS_BETWEEN_RELEASES = 512
+_MAPPED_BYTES = 16 << 20
 _SIZE_BITS = 24
 _BYTES_A_SLOT = 128
-_MAX_FIRST_SLOTS = 1 << 20
+_MAX_FIRST_SLOTS = 1 << 23
 _PREFIXES = (DAG_CBOR, RAW)
 
 
@@ -48,18 +49,16 @@ class Caps:
 class Car:
     """A CAR file whose blocks all have the hash their CID says. Raises InvalidRepositoryError when it is made.
 
-    `file` is an ordinary file open for reading, from its first byte whatever its position; it must stay open and
-    unchanged for as long as blocks are read. Close, or use as a context manager.
+    `file` is an ordinary file open for reading, from its first byte whatever its position. It may be closed or removed
+    afterwards, but not changed for as long as blocks are read. Close, or use as a context manager.
     """
 
     def __init__(self, file: BinaryIO, caps: Caps | None = None) -> None:
         self._caps = caps or Caps()
-        self._bytes = _mapped(file, self._caps.file_bytes)
-        self._large = len(self._bytes) > _RESIDENT_BYTES
-        self._reads = 0
+        self._bytes = _bytes_of(file, self._caps.file_bytes)
         self._count = 0
         slots = 1 << max(4, (len(self._bytes) // _BYTES_A_SLOT).bit_length())
-        self._slots = array("Q", bytes(8 * min(slots, _MAX_FIRST_SLOTS)))
+        self._slots = _free(min(slots, _MAX_FIRST_SLOTS))
         try:
             self.roots = self._read()
         except BaseException:
@@ -73,7 +72,7 @@ class Car:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; it is not closed."""
+        """Let go of the file; the one that was given is not closed."""
         self._bytes.close()
 
     def __len__(self) -> int:
@@ -86,8 +85,6 @@ class Car:
     def get(self, cid: bytes) -> bytes | None:
         """The bytes of a block, by its binary CID; None if the file has no such block."""
         # The same steps as in _slot, unrolled: this is called for every node and record.
-        if self._large:
-            self._release()
         slots, mask = self._slots, len(self._slots) - 1
         slot = hash(cid) & mask
         while place := slots[slot]:
@@ -136,14 +133,12 @@ class Car:
         return slot
 
     def _cid(self, place: int) -> bytes:
-        if self._large:
-            self._release()
         start = place >> _SIZE_BITS
         return self._bytes[start : start + CID_BYTES]
 
     def _grow(self) -> None:
         before = self._slots
-        self._slots = slots = array("Q", bytes(16 * len(before)))
+        self._slots = slots = _free(2 * len(before))
         mask = len(slots) - 1
         for place in before:
             if place:
@@ -152,42 +147,55 @@ class Car:
                     slot = (slot + 1) & mask
                 slots[slot] = place
 
-    def _release(self) -> None:
-        # Pages once read stay in this process's memory until they are given back.
-        self._reads += 1
-        if self._reads % _READS_BETWEEN_RELEASES == 0:
-            _release(self._bytes)
+
+class _Reads:
+    """The bytes of a file, to be sliced as if they were in memory; each slice is one read."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        # A descriptor of its own, as a mapping has: the caller may close theirs, and its number may be another file's.
+        self._file = open(os.dup(file.fileno()), "rb", buffering=0)  # noqa: SIM115, PTH123
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        read = os.pread(self._file.fileno(), part.stop - part.start, part.start)
+        if len(read) < min(part.stop, self._size) - part.start:
+            raise InvalidRepositoryError("the file was cut while it was read")
+        return read
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _mapped(file: BinaryIO, most: int) -> mmap.mmap:
+def _bytes_of(file: BinaryIO, most: int) -> mmap.mmap | _Reads:
     if file.writable():
         file.flush()
-    try:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise InvalidRepositoryError("the file is empty") from error
-    if len(mapped) > most:
-        mapped.close()
+    size = os.fstat(file.fileno()).st_size
+    if not size:
+        raise InvalidRepositoryError("the file is empty")
+    if size > most:
         raise InvalidRepositoryError(f"the file has more than {most} bytes")
-    return mapped
+    if size > _MAPPED_BYTES:
+        return _Reads(file, size)
+    return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
 
 
-def _release(mapped: mmap.mmap) -> None:
-    if len(mapped) > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+def _free(slots: int) -> array[int]:
+    return array("Q", [0]) * slots
 
 
-def _frames(mapped: mmap.mmap, most: int) -> Iterator[tuple[int, bytes]]:
+def _frames(content: mmap.mmap | _Reads, most: int) -> Iterator[tuple[int, bytes]]:
     """The header, then each block with its CID in front; with each where it starts in the file."""
-    end = len(mapped)
+    end = len(content)
     base, pos, window = 0, 0, b""
     limit, what = MAX_HEADER_BYTES, "the header"
     while base + pos < end:
         # A frame that does not lie whole in the window starts the next one.
         if pos + _MAX_VARINT_BYTES > len(window):
             base, pos = base + pos, 0
-            window = mapped[base : base + _WINDOW_BYTES]
-            _release(mapped)
+            window = content[base : base + _WINDOW_BYTES]
         begun = base + pos
         size, pos = window[pos], pos + 1
         if size > 127:
@@ -203,8 +211,7 @@ def _frames(mapped: mmap.mmap, most: int) -> Iterator[tuple[int, bytes]]:
             base, pos = base + pos, 0
             if base + size > end:
                 raise InvalidRepositoryError(f"the file ends within {what} at byte {begun}")
-            window = mapped[base : base + max(_WINDOW_BYTES, size)]
-            _release(mapped)
+            window = content[base : base + max(_WINDOW_BYTES, size)]
         yield base + pos, window[pos : pos + size]
         pos += size
         limit, what = most, "the block"

@@ -75,7 +75,7 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file; it is not closed."""
+        """Let go of the file; the one that was given is not closed."""
         self._car.close()
 
     def records(self) -> Iterator[Record]:
