@@ -89,7 +89,12 @@ def test_a_block_that_is_no_map_is_refused(content):
         parsed(content)
 
 
-@pytest.mark.parametrize("size", [0, 1, 63, 65, 70, 100_000])
+def test_a_commit_far_too_large_is_not_decoded():
+    with pytest.raises(InvalidRepositoryError, match="more than 16384"):
+        parsed([[]] * 20_000)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 65, 70, 10_000])
 def test_signatures_are_64_bytes(size):
     with pytest.raises(InvalidRepositoryError, match="its signature is not by"):
         parsed(ALICE.commit(DATA) | {"sig": bytes(size)}).verify(PublicKey.from_multikey(ALICE.multikey()))

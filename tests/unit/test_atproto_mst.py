@@ -203,10 +203,17 @@ def test_any_other_encoding_of_the_same_node_is_refused():
         refused(kit.put(kit.Verbatim(canonical.replace(before, after, 1)), blocks), blocks, "of the tree: ")
 
 
+def test_a_node_made_to_use_up_memory_is_refused():
+    """A short entry for each key of a thousand bytes, as many as a block has room for."""
+    keys = [b"x" * 1015 + b"%05d" % number for number in range(20_000)]
+    blocks: kit.Blocks = {}
+    refused(kit.put(node_of(None, *((key, None) for key in keys)), blocks), blocks, "bytes, more than 262144")
+
+
 def test_large_nodes_and_long_numbers_are_read():
-    keys = [key + b"x" * size for key, size in zip(keys_of(0, 4000), itertools.cycle((0, 1, 30, 300)), strict=False)]
+    keys = [key + b"x" * size for key, size in zip(keys_of(0, 2000), itertools.cycle((0, 1, 30, 300)), strict=False)]
     keys = sorted(key for key in keys if kit.height(key) == 0)
-    assert len(keys) > 2000
+    assert len(keys) > 1000
     assert walked(*written(keys)) == keys
     # A prefix of 256 bytes and more, and so many entries that their number takes two bytes.
     long = sorted(key for key in (b"y" * 300 + b"%05d" % number for number in range(2000)) if kit.height(key) == 0)

@@ -15,6 +15,8 @@ from tickwork.atproto.syntax import DAG_CBOR, cid_text, is_did, is_tid, tid_time
 
 CLOCKS_APART = dt.timedelta(minutes=5)
 """How far ahead of ours a server's clock may be."""
+MAX_BYTES = 1 << 14
+"""Of a commit's block; with the longest DID it has not a fifth of that."""
 
 _FIELDS = {"did", "version", "data", "rev", "prev", "sig"}
 
@@ -58,6 +60,8 @@ class Commit:
 
 def parse(block: bytes, cid: bytes) -> Commit:
     """Read the block of a commit. Raises InvalidRepositoryError for anything but a commit of version 3 or 2."""
+    if len(block) > MAX_BYTES:
+        raise _wrong(cid, f"it has {len(block)} bytes, more than {MAX_BYTES}")
     fields = cbor.decode(block, f"the commit {cid_text(cid)}")
     if not isinstance(fields, dict):
         raise _wrong(cid, "it is no map")

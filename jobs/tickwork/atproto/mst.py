@@ -15,8 +15,10 @@ from typing import TypeAlias
 from tickwork.atproto.errors import InvalidRepositoryError
 from tickwork.atproto.syntax import DAG_CBOR, cid_text
 
-MAX_KEY_BYTES = 4096
-"""Longer keys are refused with their tree: beyond 830 bytes no path is valid, and prefixes make long ones cheap."""
+MAX_KEY_BYTES = 1024
+"""Longer keys are refused with their tree, as other implementations do; a valid path has 830 bytes at most."""
+MAX_NODE_BYTES = 1 << 18
+"""Nodes have some four keys, and a hundred once in 10^12: one this large was made to use up memory."""
 
 # A node is `{"e": [entries], "l": link or null}`, an entry `{"k": suffix, "p": prefix length, "t": link or null, "v":
 # link}`. The canonical encoding leaves no choice but numbers, suffixes and links, so patterns for what lies between two
@@ -73,6 +75,8 @@ def walk(root: bytes, get: Callable[[bytes], bytes | None]) -> Iterator[tuple[by
 
 def parse(data: bytes, cid: bytes) -> tuple[bytes | None, list[Entry]]:
     """A node's left subtree and its entries, from its bytes. Raises InvalidRepositoryError, which names `cid`."""
+    if len(data) > MAX_NODE_BYTES:
+        raise _wrong(cid, f"it has {len(data)} bytes, more than {MAX_NODE_BYTES}")
     found = _START.match(data)
     if found is None:
         raise _wrong(cid, "it is no node of a tree, or not in the canonical encoding")
