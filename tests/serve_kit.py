@@ -190,9 +190,15 @@ class Served:
         """Run a coroutine in the service's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
 
-    def ask(self, target: str | bytes, method: str = "GET", headers: Sequence[tuple[bytes, bytes]] = ()) -> Answer:
-        """The answer to a request for an address, whatever is in it."""
-        return self.do(_ask(self.service.app, target, method, headers))
+    def ask(
+        self,
+        target: str | bytes,
+        method: str = "GET",
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        reading: Callable[[], object] = bool,
+    ) -> Answer:
+        """The answer to a request for an address, whatever is in it; `reading` is called before each part is read."""
+        return self.do(_ask(self.service.app, target, method, headers, reading))
 
     def health(self, corpus: str = "doab") -> dict[str, str]:
         said = self.ask("/-/health").json()
@@ -210,7 +216,13 @@ class Served:
         self.until(lambda: self.health()["generation"] == generation.name)
 
 
-async def _ask(app: Any, target: str | bytes, method: str, headers: Sequence[tuple[bytes, bytes]]) -> Answer:
+async def _ask(
+    app: Any,
+    target: str | bytes,
+    method: str,
+    headers: Sequence[tuple[bytes, bytes]],
+    reading: Callable[[], object],
+) -> Answer:
     raw, _, query = (target.encode() if isinstance(target, str) else target).partition(b"?")
     scope = {
         "type": "http",
@@ -232,6 +244,7 @@ async def _ask(app: Any, target: str | bytes, method: str, headers: Sequence[tup
 
     async def send(message: dict[str, Any]) -> None:
         said.append(message)
+        await asyncio.to_thread(reading)
 
     await app(scope, receive, send)
     start, *parts = said

@@ -1,6 +1,6 @@
-"""Four clients ask for a minute while twenty generations are published: no request fails, and nothing piles up.
+"""Four clients ask, for a minute or longer, while twenty generations are published: none fails, and nothing piles up.
 
-Prints how long answers took around the switches beside all others. TICKWORK_SWAP_SECONDS is how long it is done.
+Prints how long answers took around the switches beside all others. TICKWORK_SWAP_SECONDS is how long it lasts at least.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def test_publishing_is_never_noticed(tmp_path: Path) -> None:
             if clients.poll() is not None:  # a slow machine publishes slowly: somebody asks until the end
                 clients = start(service, tmp_path / f"said{number}.json", SECONDS)
         assert clients.wait(SECONDS + 300) == 0
+        lasted = time.monotonic() - begun
         time.sleep(SETTLED)
         descriptors_after, memory_after = service.descriptors(), service.memory()
         log = service.log()
@@ -93,7 +94,7 @@ def test_publishing_is_never_noticed(tmp_path: Path) -> None:
     around = [took for _, _, at, took in said if any(abs(at - switch) < AROUND for switch in switches)]
     idle = [took for _, _, at, took in said if all(abs(at - switch) >= AROUND for switch in switches)]
     print(
-        f"\n{len(said)} requests of {CLIENTS} clients, {len(failed)} failed, {PUBLISHES} publishes in {SECONDS:.0f} s"
+        f"\n{len(said)} requests of {CLIENTS} clients, {len(failed)} failed, {PUBLISHES} publishes in {lasted:.0f} s"
     )
     for name, taken in (("around switches", around), ("idle", idle)):
         p50, p99 = percentile(taken, 50), percentile(taken, 99)

@@ -105,6 +105,7 @@ def test_many_threads_ask_for_the_same_vectors(monkeypatch: pytest.MonkeyPatch) 
         assert np.array_equal(vector, one.encode([text]))
 
 
+@pytest.mark.slow
 def test_a_real_model_gives_queries_the_vectors_of_the_search(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, config(tiny_model(tmp_path / "model")))
     deployment.put({number: {k: v for k, v in book.items() if k != "vector"} for number, book in BOOKS.items()})

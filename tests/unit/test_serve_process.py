@@ -16,6 +16,8 @@ import pytest
 
 from tests.serve_kit import BOOKS, Deployment, Process
 
+pytestmark = pytest.mark.slow
+
 SLOW = """
 import time
 from tickwork.search.searcher import Searcher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import shutil
 import sqlite3
@@ -117,6 +118,7 @@ def test_within_the_grace_period_the_old_one_stays_open(
         assert searcher.items([1])[1]["title"] == "Bees"
 
 
+@pytest.mark.slow
 def test_twenty_switches_leave_nothing_open(service: Served, deployment: Deployment) -> None:
     for number in range(4):  # what is opened once, and the first of everything
         switched(service, deployment, f"warm {number}")
@@ -151,6 +153,7 @@ def counted() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 
+@pytest.mark.slow
 def test_requests_beside_switches_never_fail(service: Served, deployment: Deployment) -> None:
     end, answers = threading.Event(), []
     targets = ("/?q=bees", "/doab/items", "/doab/items.json", "/item/doab/1", "/api/search?q=honey", "/-/health")
@@ -173,6 +176,28 @@ def test_requests_beside_switches_never_fail(service: Served, deployment: Deploy
             one.result(60)
     assert [answer for answer in answers if answer[1] != 200] == []
     assert len(answers) > 50
+
+
+@pytest.mark.slow
+def test_an_export_under_way_goes_on_over_a_switch(deployment: Deployment) -> None:
+    many = range(1, 2501)  # three of Datasette's pages
+    deployment.publish({number: {"title": f"Book {number}", "description": ""} for number in many})
+    begun, go, parts = threading.Event(), threading.Event(), itertools.count()
+
+    def reading() -> None:
+        if next(parts) == 5:  # some lines of the first page
+            begun.set()
+            assert go.wait(60)
+
+    with Served(deployment.library()) as service, ThreadPoolExecutor() as pool:
+        old = service.library.editions()["doab"]
+        export = pool.submit(service.ask, "/doab/items.csv?_stream=on&_col=title", reading=reading)
+        assert begun.wait(60)
+        service.shows(deployment.publish(titled(1, "Another")))
+        service.until(lambda: old.is_closed and not service.service._retired)
+        go.set()
+        ids = [line.partition(",")[0] for line in export.result(60).text.splitlines()[1:]]
+    assert ids == [str(number) for number in many]
 
 
 # Damage.
