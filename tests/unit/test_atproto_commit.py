@@ -110,6 +110,7 @@ def test_signatures_out_of_range_are_refused(curve):
     for other in ((order - s).to_bytes(32, "big"), bytes(32), order.to_bytes(32, "big"), b"\xff" * 32):
         assert not key.verify(r + other, b"m")
         assert not key.verify(other + good[32:], b"m")
+    assert not key.verify(r + b"\0" + good[32:], b"m")
 
 
 def test_the_account_must_be_the_one_asked_for():

@@ -141,6 +141,11 @@ def test_another_accounts_document_is_refused(content):
         identity.parse(content, kit.DID)
 
 
+def test_a_service_of_another_type_is_no_server():
+    service = [pds("https://one.example.org")[0] | {"type": "Other"}, *pds("https://two.example.org")]
+    assert identity.parse(document(service=service), kit.DID).pds == "https://two.example.org"
+
+
 def test_an_invalid_handle_is_none():
     assert identity.parse(document(alsoKnownAs=["at://-x", "at://fine.example.org"]), kit.DID).handle is None
 

@@ -66,7 +66,7 @@ def parse(block: bytes, cid: bytes) -> Commit:
     if not isinstance(fields, dict):
         raise _wrong(cid, "it is no map")
     version = fields.get("version")
-    if isinstance(version, bool) or version not in (2, 3):
+    if version not in (2, 3):
         raise _wrong(cid, f"its version is {ascii(version)[:40]}, neither 3 nor 2")
     optional = set() if version == 3 else {"rev", "prev"}
     unknown, missing = fields.keys() - _FIELDS, _FIELDS - fields.keys() - optional
