@@ -17,6 +17,8 @@ esac
 
 debian_packages flock=util-linux timeout=coreutils openssl=openssl
 python_environment "dev,$(vectors_extra)"
+# A browser for the pages; whoever cannot install one has those tests skipped.
+[ "$tier" = quick ] || [ "$(id -u)" -ne 0 ] || debian_packages chromium=chromium || true
 PATH=$PWD/.venv/bin:$PATH
 export ANSIBLE_CONFIG=$PWD/ansible.cfg
 

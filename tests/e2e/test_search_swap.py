@@ -93,9 +93,7 @@ def test_publishing_is_never_noticed(tmp_path: Path) -> None:
     failed = [one for one in said if one[1] != 200]
     around = [took for _, _, at, took in said if any(abs(at - switch) < AROUND for switch in switches)]
     idle = [took for _, _, at, took in said if all(abs(at - switch) >= AROUND for switch in switches)]
-    print(
-        f"\n{len(said)} requests of {CLIENTS} clients, {len(failed)} failed, {PUBLISHES} publishes in {lasted:.0f} s"
-    )
+    print(f"\n{len(said)} requests of {CLIENTS} clients, {len(failed)} failed, {PUBLISHES} publishes in {lasted:.0f} s")
     for name, taken in (("around switches", around), ("idle", idle)):
         p50, p99 = percentile(taken, 50), percentile(taken, 99)
         print(
