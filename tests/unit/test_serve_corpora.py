@@ -1,0 +1,119 @@
+"""One box over several corpora, each with fields and generations of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.serve_kit import BOOKS, Deployment, ModelByHand, Served
+from tests.vectors_kit import DOAB
+from tickwork.contract.layout import Layout
+from tickwork.publish.generations import META, Generations, read_meta, write_meta
+from tickwork.serve.extension import extension_of
+from tickwork.serve.library import Library
+from tickwork.vectors.corpus import Corpus
+from tickwork.vectors.settings import VectorSettings
+
+FILMS: Corpus = replace(DOAB, name="films", fields=tuple(one for one in DOAB.fields if one.name != "language"))
+
+
+def as_films(deployment: Deployment) -> None:
+    """Publish what is current as a generation of another corpus."""
+    current = deployment.current()
+    films = Generations(Layout.under(deployment.state), FILMS.name)
+    draft = films.folder / "draft"
+    shutil.copytree(current.folder, draft)
+    (draft / "doab.db").rename(draft / "films.db")
+    meta = read_meta(draft)
+    sums = {"films.db" if name == "doab.db" else name: digest for name, digest in meta.sha256.items()}
+    write_meta(draft, msgspec.structs.replace(meta, corpus=FILMS.name, sha256=sums))
+    name = films.fresh_name(draft / META)
+    draft.rename(films.folder / name)
+    films.switch(name)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    deployment = Deployment(tmp_path_factory.mktemp("corpora"))
+    deployment.publish({**BOOKS, 1: {**BOOKS[1], "title": "Bees, the film"}})
+    as_films(deployment)
+    deployment.publish(BOOKS)
+    library = Library(Layout.under(deployment.state), [DOAB, FILMS], VectorSettings())
+    with pytest.MonkeyPatch.context() as patch:
+        ModelByHand(patch)
+        with Served(library, {"doab": extension_of("doab")}) as service:
+            for corpus in ("doab", "films"):
+                service.until(lambda of=corpus: service.health(of)["meaning"] == "ready")
+            yield service
+
+
+@pytest.mark.parametrize("mode", ["words", "meaning", "both"])
+def test_a_search_is_over_all_of_them_best_first(service: Served, mode: str) -> None:
+    said = service.ask(f"/api/search?q=bees&mode={mode}&limit=100").json()
+    assert {one["corpus"] for one in said["results"]} == {"doab", "films"}
+    assert {said["results"][0]["title"], said["results"][1]["title"]} == {"Bees", "Bees, the film"}
+    scores = [one["score"] for one in said["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert said["total"] == len(said["results"])
+    assert set(said["generations"]) == {"doab", "films"}
+    assert sum(one["count"] for one in said["counts"]["type"]) == said["total"], "counts of both together"
+
+
+def test_pages_of_results_follow_each_other_over_all(service: Served) -> None:
+    whole = service.ask("/api/search?q=bees&limit=100").json()["results"]
+    parts = [service.ask(f"/api/search?q=bees&limit=3&offset={at}").json()["results"] for at in range(0, len(whole), 3)]
+    assert [one for part in parts for one in part] == whole
+
+
+def test_one_of_them_can_be_chosen(service: Served) -> None:
+    said = service.ask("/api/search?q=bees&in=films").json()
+    assert {one["corpus"] for one in said["results"]} == {"films"}
+    page = service.ask("/?q=bees&in=films").page
+    assert "<option selected>films</option>" in page.html
+    assert all(url.startswith("/item/films/") for url, _ in page.links if url.startswith("/item/"))
+    assert all("in=films" in url for url, _ in page.links if "f=" in url)
+
+
+def test_a_filter_keeps_to_the_corpora_that_have_its_field(service: Served) -> None:
+    said = service.ask("/api/search?q=bees&f=language%3Deng").json()
+    assert {one["corpus"] for one in said["results"]} == {"doab"}
+    said = service.ask("/api/search?q=bees&f=year%3E%3D2000").json()
+    assert {one["corpus"] for one in said["results"]} == {"doab", "films"}
+    assert service.ask("/api/search?q=bees&f=colour%3Dred").status == 400
+    assert service.ask("/api/search?q=bees&f=language%3Deng&in=films").status == 400
+
+
+def test_without_a_query_a_corpus_must_be_named(service: Served) -> None:
+    assert service.ask("/api/search").status == 400
+    assert service.ask("/?f=language%3Deng").status == 400
+    assert service.ask("/?f=year%3D2010&in=films").page.titled(2)[0] == "Bees, the film"
+
+
+def test_each_has_pages_and_tables_of_its_own(service: Served) -> None:
+    home = service.ask("/").page
+    for corpus, title in (("doab", "Bees"), ("films", "Bees, the film")):
+        assert home.to(corpus) == f"/browse/{corpus}"
+        browse = service.ask(f"/browse/{corpus}").page
+        assert browse.titled(2)[-2] == title
+        assert browse.to("table") == f"/{corpus}/items"
+        assert service.ask(f"/{corpus}/items/1.json?_shape=objects").json()["rows"][0]["title"] == title
+        assert service.ask(f"/item/{corpus}/1").page.titled(1) == [title]
+    assert [one["name"] for one in service.ask("/api/corpora").json()["corpora"]] == ["doab", "films"]
+
+
+def test_damage_of_one_leaves_the_other(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.publish(BOOKS)
+    as_films(deployment)
+    (deployment.current().folder / "doab.db").write_bytes(b"garbage")
+    with Served(Library(Layout.under(deployment.state), [DOAB, FILMS], VectorSettings()), {}) as service:
+        answer = service.ask("/-/health")
+        assert (answer.status, answer.json()["status"]) == (200, "degraded")
+        assert "doab.db" in service.health("doab")["refused"]
+        assert service.health("films")["refused"] == ""
+        assert service.ask("/api/search?q=bees&mode=words").json()["results"][0]["corpus"] == "films"
