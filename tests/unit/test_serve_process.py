@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -78,6 +79,40 @@ def test_bytes_that_are_no_http_get_400_and_harm_nothing(deployment: Deployment,
         assert post.split(b" ")[1] == b"405"
         assert service.health()["status"] == "ok"
         assert "Traceback" not in service.log()
+
+
+def test_clients_that_say_nothing_keep_nobody_out_for_long(deployment: Deployment, tmp_path: Path) -> None:
+    brief = "import tickwork.serve.patience as patience; patience.REQUEST_SECONDS = 2"
+    with Process(deployment, tmp_path, python=brief) as service:
+        silent = [socket.create_connection(service.address, 60) for _ in range(210)]
+        for one in silent[:70]:
+            one.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ")
+        again = silent[100]  # which may go on after an answer, but no slower
+        time.sleep(0.3)
+        assert service.get("/-/health")[0] == 503, "all places are taken"
+        end = time.monotonic() + 30
+        while service.get("/-/health")[0] != 200:
+            assert time.monotonic() < end
+            for one in silent[:70]:
+                with contextlib.suppress(OSError):
+                    one.sendall(b"a")  # byte by byte
+            time.sleep(0.2)
+        assert again.recv(100) == b""
+        with socket.create_connection(service.address, 60) as kept:
+            request = b"GET /api/corpora HTTP/1.1\r\nhost: x\r\n\r\n"
+            for _ in range(3):
+                kept.sendall(request)
+                received = b""
+                while not received.endswith(b"\r\n0\r\n\r\n"):
+                    received += kept.recv(65536)
+                assert received.startswith(b"HTTP/1.1 200")
+                time.sleep(2.5)  # silence between two requests is another matter
+            kept.sendall(request[:20])
+            begun = time.monotonic()
+            assert kept.recv(100) == b""
+            assert 1 < time.monotonic() - begun < 10
+        for one in silent:
+            one.close()
 
 
 def test_a_port_in_use_is_an_error_that_names_it(deployment: Deployment) -> None:

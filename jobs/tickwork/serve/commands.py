@@ -52,6 +52,7 @@ def serve(
 
         from tickwork.serve.extension import extension_of
         from tickwork.serve.library import Library
+        from tickwork.serve.patience import Patience
         from tickwork.serve.service import Service
     except ImportError as error:
         raise OperatorError(f"{error}: install tickwork[serve]") from error
@@ -63,6 +64,7 @@ def serve(
     listening = _listen(host, port)
     config = uvicorn.Config(
         service.app,
+        http=Patience,
         access_log=False,
         log_level="warning",
         limit_concurrency=AT_ONCE,
