@@ -43,9 +43,18 @@ machines() { # NAME: in place of this shell, so that what ends it ends them
   TICKWORK_HOSTS=$(mktemp -d /var/tmp/tickwork-hosts.XXXXXX) exec "molecule/hosts/$1.sh" prove
 }
 
-finish_hosts() {
-  wait "$hosts" || { tail -n 80 "$log" && return 1; }
-  tail -n 2 "$log"
+begin() { # NAME TITLE
+  machines_run_here "$1" "$2" || return 0
+  echo "==> $2: begun"
+  machines "$1" >"$logs/$1" 2>&1 &
+  begun[$1]=$!
+}
+
+finish() { # NAME TITLE
+  [ -n "${begun[$1]:-}" ] || return 0
+  echo "==> $2"
+  wait "${begun[$1]}" || { tail -n 80 "$logs/$1" && return 1; }
+  tail -n 2 "$logs/$1"
 }
 
 # Whatever still runs ends with this script, and has cleaned up before.
@@ -54,9 +63,10 @@ end() {
   read -ra children 2>/dev/null <"/proc/$$/task/$$/children" || true
   for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
   for child in "${children[@]}"; do while kill -0 "$child" 2>/dev/null; do sleep 0.2; done; done
-  rm -f "$log"
+  rm -rf "$logs"
 }
-log=$(mktemp)
+declare -A begun=()
+logs=$(mktemp -d)
 trap end EXIT
 
 if [ "$tier" = hosts ]; then
@@ -65,12 +75,10 @@ if [ "$tier" = hosts ]; then
   exit 0
 fi
 
-# The hosts mostly wait for minutes to pass, so they are looked at beside everything else.
-hosts=""
-if [ "$tier" != quick ] && machines_run_here hosts "$HOSTS"; then
-  echo "==> $HOSTS: begun"
-  machines hosts >"$log" 2>&1 &
-  hosts=$!
+# These mostly wait, for minutes to pass and for packages, so they run beside everything else.
+if [ "$tier" != quick ]; then
+  begin hosts "$HOSTS"
+  begin control-node "$CONTROL_NODE"
 fi
 
 shell_scripts() {
@@ -86,15 +94,16 @@ step "shellcheck, shfmt" shell_scripts
 step "yamllint" yamllint --strict .
 step "ansible-lint" ansible-lint --offline -q
 
-# `-p no:cacheprovider`: a checkout may be read-only for whoever tests it.
+# `-p no:cacheprovider`: a checkout may be read-only for whoever tests it. Not the files with most tests first: those with
+# few take the longest, and come first by their names.
 case $tier in
   quick) selection="not slow and not soak" ;;
   full) selection="not soak" ;;
   soak) selection="" ;;
 esac
-step "pytest ($tier)" python -m pytest -p no:cacheprovider -q -n 2 --dist loadfile ${selection:+-m "$selection"} "$@"
+step "pytest ($tier)" python -m pytest -p no:cacheprovider -q -n 2 --dist loadfile --no-loadscope-reorder ${selection:+-m "$selection"} "$@"
 [ "$tier" != quick ] || exit 0
 
 step "molecule default: the demo inventory, unprivileged" molecule test -s default
-! machines_run_here control-node "$CONTROL_NODE" || (step "$CONTROL_NODE" machines control-node)
-[ -z "$hosts" ] || step "$HOSTS" finish_hosts
+finish control-node "$CONTROL_NODE"
+finish hosts "$HOSTS"
