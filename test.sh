@@ -43,18 +43,9 @@ machines() { # NAME: in place of this shell, so that what ends it ends them
   TICKWORK_HOSTS=$(mktemp -d /var/tmp/tickwork-hosts.XXXXXX) exec "molecule/hosts/$1.sh" prove
 }
 
-begin() { # NAME TITLE
-  machines_run_here "$1" "$2" || return 0
-  echo "==> $2: begun"
-  machines "$1" >"$logs/$1" 2>&1 &
-  begun[$1]=$!
-}
-
-finish() { # NAME TITLE
-  [ -n "${begun[$1]:-}" ] || return 0
-  echo "==> $2"
-  wait "${begun[$1]}" || { tail -n 80 "$logs/$1" && return 1; }
-  tail -n 2 "$logs/$1"
+finish_hosts() {
+  wait "$hosts" || { tail -n 80 "$log" && return 1; }
+  tail -n 2 "$log"
 }
 
 # Whatever still runs ends with this script, and has cleaned up before.
@@ -63,10 +54,9 @@ end() {
   read -ra children 2>/dev/null <"/proc/$$/task/$$/children" || true
   for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done
   for child in "${children[@]}"; do while kill -0 "$child" 2>/dev/null; do sleep 0.2; done; done
-  rm -rf "$logs"
+  rm -f "$log"
 }
-declare -A begun=()
-logs=$(mktemp -d)
+log=$(mktemp)
 trap end EXIT
 
 if [ "$tier" = hosts ]; then
@@ -75,10 +65,12 @@ if [ "$tier" = hosts ]; then
   exit 0
 fi
 
-# These mostly wait, for minutes to pass and for packages, so they run beside everything else.
-if [ "$tier" != quick ]; then
-  begin hosts "$HOSTS"
-  begin control-node "$CONTROL_NODE"
+# The hosts mostly wait for minutes to pass, so they are looked at beside everything else.
+hosts=""
+if [ "$tier" != quick ] && machines_run_here hosts "$HOSTS"; then
+  echo "==> $HOSTS: begun"
+  machines hosts >"$log" 2>&1 &
+  hosts=$!
 fi
 
 shell_scripts() {
@@ -105,5 +97,5 @@ step "pytest ($tier)" python -m pytest -p no:cacheprovider -q -n 2 --dist loadfi
 [ "$tier" != quick ] || exit 0
 
 step "molecule default: the demo inventory, unprivileged" molecule test -s default
-finish control-node "$CONTROL_NODE"
-finish hosts "$HOSTS"
+[ -z "$hosts" ] || step "$HOSTS" finish_hosts
+[ "$tier" != soak ] || ! machines_run_here control-node "$CONTROL_NODE" || (step "$CONTROL_NODE" machines control-node)
