@@ -25,13 +25,13 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from tests.vectors_kit import DOAB, change, store_vectors
+from tests.vectors_kit import DOAB, change, config, make_state, store_vectors, tiny_model
 from tickwork.cli import main
 from tickwork.contract.layout import Layout
 from tickwork.publish.generations import Generation, Generations
 from tickwork.serve.extension import Extension, extension_of
-from tickwork.serve.library import Library
 from tickwork.serve.service import Service
+from tickwork.serve.shelves import Library
 from tickwork.vectors.exact import Vectors
 from tickwork.vectors.settings import VectorSettings
 
@@ -439,6 +439,18 @@ def served(home: Path, *, with_model: bool = True) -> Iterator[Served]:
             if with_model:
                 service.until(lambda: service.health()["meaning"] == "ready")
             yield service
+
+
+@contextlib.contextmanager
+def serving(home: Path, books: int) -> Iterator[Process]:
+    """A service as a process, over `books` that were embedded with a tiny model and published; ready by meaning."""
+    deployment = Deployment(home, config(tiny_model(home / "model")))
+    make_state(deployment.state, books)
+    deployment.run("embed", "doab")
+    deployment.run("publish", "doab")
+    with Process(deployment, home) as service:
+        service.until(lambda health: health["meaning"] == "ready")
+        yield service
 
 
 @contextlib.contextmanager

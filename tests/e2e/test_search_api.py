@@ -23,8 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 import tickwork.serve
-from tests.serve_kit import Deployment, Process
-from tests.vectors_kit import config, make_state, tiny_model
+from tests.serve_kit import Process, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EXAMPLES = 60
@@ -40,13 +39,7 @@ CHECKS = [
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    home = tmp_path_factory.mktemp("api")
-    deployment = Deployment(home, config(tiny_model(home / "model")))
-    make_state(deployment.state, 60)
-    deployment.run("embed", "doab")
-    deployment.run("publish", "doab")
-    with Process(deployment, home) as service:
-        service.until(lambda health: health["meaning"] == "ready")
+    with serving(tmp_path_factory.mktemp("api"), 60) as service:
         yield service
 
 

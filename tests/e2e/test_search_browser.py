@@ -16,8 +16,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.serve_kit import Deployment, Process
-from tests.vectors_kit import config, make_state, tiny_model
+from tests.serve_kit import Process, serving
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -31,13 +30,7 @@ HTML = 50_000
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    home = tmp_path_factory.mktemp("browser")
-    deployment = Deployment(home, config(tiny_model(home / "model")))
-    make_state(deployment.state, 120)
-    deployment.run("embed", "doab")
-    deployment.run("publish", "doab")
-    with Process(deployment, home) as service:
-        service.until(lambda health: health["meaning"] == "ready")
+    with serving(tmp_path_factory.mktemp("browser"), 120) as service:
         yield service
 
 

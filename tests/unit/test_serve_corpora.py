@@ -15,7 +15,7 @@ from tests.vectors_kit import DOAB
 from tickwork.contract.layout import Layout
 from tickwork.publish.generations import META, Generations, read_meta, write_meta
 from tickwork.serve.extension import extension_of
-from tickwork.serve.library import Library
+from tickwork.serve.shelves import Library
 from tickwork.vectors.corpus import Corpus
 from tickwork.vectors.settings import VectorSettings
 

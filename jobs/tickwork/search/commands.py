@@ -76,7 +76,8 @@ def similar_to(
     """Show the items most similar to one."""
     deployment: App = context.obj
     corpus, generation = _current(deployment, corpus_name)
-    with Searcher.open(corpus, generation, _no_queries, 0.5) as searcher:
+    settings = vector_settings(deployment)
+    with Searcher.open(corpus, generation, _encoder(settings, corpus, generation), settings.words_weight) as searcher:
         _show(searcher.similar_to(searcher.find(item), limit), as_json=as_json)
 
 
@@ -103,10 +104,6 @@ def _encoder(settings: VectorSettings, corpus: Corpus, generation: Generation) -
         return loaded.query(texts)
 
     return encode
-
-
-def _no_queries(texts: Sequence[str]) -> Vectors:
-    raise NotImplementedError
 
 
 def _show(hits: Sequence[Hit], *, as_json: bool) -> None:

@@ -14,8 +14,8 @@ from tickwork.search import browse, filters
 from tickwork.search.searcher import CANDIDATES, Hit, Searcher
 from tickwork.serve.edition import Edition, values_of
 from tickwork.serve.encoder import NotReadyError
-from tickwork.serve.library import Library
 from tickwork.serve.question import Mode, Question, RefusedError
+from tickwork.serve.shelves import Library
 
 SECONDS = 5.0
 """That SQLite may work for one request."""

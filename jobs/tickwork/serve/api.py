@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tickwork.serve.answer import Item, answer, find, similar
-from tickwork.serve.library import Library
 from tickwork.serve.question import MAX_LIMIT, read
 from tickwork.serve.render import plain
+from tickwork.serve.shelves import Library
 
 Arguments = Mapping[str, Sequence[str]]
 Json = dict[str, object]

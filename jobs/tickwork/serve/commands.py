@@ -51,9 +51,9 @@ def serve(
         import uvicorn
 
         from tickwork.serve.extension import extension_of
-        from tickwork.serve.library import Library
         from tickwork.serve.patience import Patience
         from tickwork.serve.service import Service
+        from tickwork.serve.shelves import Library
     except ImportError as error:
         raise OperatorError(f"{error}: install tickwork[serve]") from error
     corpora = {corpus.name: (corpus, source) for source in deployment.sources for corpus in corpora_of(source)}

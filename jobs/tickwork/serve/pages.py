@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from tickwork.serve.answer import Item, answer, find, named, similar
 from tickwork.serve.extension import Extension, Shown
-from tickwork.serve.library import Library
 from tickwork.serve.question import MAX_OFFSET, MODES, Question, read
 from tickwork.serve.render import render, shorten
+from tickwork.serve.shelves import Library
 
 Arguments = Mapping[str, Sequence[str]]
 NAMES = {"both": "Both", "words": "Words", "meaning": "Meaning"}

@@ -15,10 +15,10 @@ from datasette import Response, hookimpl
 
 from tickwork.serve.api import Api
 from tickwork.serve.extension import Extension
-from tickwork.serve.library import Library
 from tickwork.serve.pages import Pages, by_other_name
 from tickwork.serve.question import RefusedError
 from tickwork.serve.render import STYLE, STYLE_PATH
+from tickwork.serve.shelves import Library
 
 View = Callable[..., Awaitable[Response]]
 Arguments = Mapping[str, Sequence[str]]

@@ -16,8 +16,8 @@ from datasette.plugins import pm
 from tickwork.serve import mishaps
 from tickwork.serve.edition import THREADS, Edition
 from tickwork.serve.extension import Extension
-from tickwork.serve.library import Library
 from tickwork.serve.routes import Routes
+from tickwork.serve.shelves import Library
 from tickwork.serve.shield import Shield
 
 POLL_SECONDS = 2.0
@@ -48,7 +48,7 @@ class Service:
 
     def __init__(self, library: Library, extensions: dict[str, Extension], poll: float = POLL_SECONDS) -> None:
         """`extensions` by the name of the corpus; `poll` in seconds."""
-        self.library = library
+        self.published = library
         self._poll = poll
         self._threads = ThreadPoolExecutor(THREADS, "search")
         self._work: set[asyncio.Task[None]] = set()
@@ -76,7 +76,7 @@ class Service:
                 task.cancel()
             await asyncio.gather(*self._work, return_exceptions=True)
             await asyncio.to_thread(self._threads.shutdown)
-            for edition in (*self.library.editions().values(), *self._retired):
+            for edition in (*self.published.editions().values(), *self._retired):
                 edition.close()
             for database in self.datasette.databases.values():
                 database.close()
@@ -86,22 +86,22 @@ class Service:
 
     async def _look(self) -> None:
         """Open what was published since; a model is loaded before its generation takes another's place."""
-        for corpus, shelf in self.library.shelves.items():
-            edition = await asyncio.to_thread(self.library.fresh, corpus)
+        for corpus, shelf in self.published.shelves.items():
+            edition = await asyncio.to_thread(self.published.fresh, corpus)
             if edition is None:
                 continue
             if shelf.edition is not None and edition.encoder is not None:
                 await asyncio.to_thread(edition.encoder.load)
-            old = self.library.place(corpus, edition)
+            old = self.published.place(corpus, edition)
             retired = self._show_database(edition)
             if old is not None:
                 self._start(self._retire(old, retired))
-            self.library.forget_models()
+            self.published.forget_models()
 
     async def _load(self) -> None:
-        for load in self.library.to_load():
+        for load in self.published.to_load():
             await asyncio.to_thread(load)
-        if self.library.to_load():
+        if self.published.to_load():
             await asyncio.sleep(LOAD_AGAIN_SECONDS)
 
     async def _follow(self, step: Callable[[], Awaitable[None]], every: float) -> None:
