@@ -41,7 +41,14 @@ def asked(url: str) -> Question:
 
 def test_nothing_asked_is_the_plain_question() -> None:
     assert read({}, CORPORA) == Question()
-    assert read({name: [""] for name in KNOWN}, CORPORA) == Question()
+    assert read({name: [""] for name in ("q", "in", "f")}, CORPORA) == Question()
+
+
+@pytest.mark.parametrize("name", ["mode", "limit", "offset"])
+def test_what_is_one_of_a_few_or_a_number_is_never_empty(name: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        read({name: [""]}, CORPORA)
+    assert refused.value.status == 400
 
 
 @given(QUESTIONS)
@@ -124,5 +131,9 @@ def test_what_is_refused_says_why(arguments: dict[str, list[str]], status: int, 
 
 
 def test_the_most_that_may_be_asked_is_answered() -> None:
-    question = read({"q": ["x" * MAX_QUERY], "f": ["a" * MAX_FILTER] * 30, "limit": ["100"], "offset": ["10000"]}, [])
+    question = read(
+        {"q": ["x" * MAX_QUERY], "f": ["a" * MAX_FILTER] * MAX_FILTERS, "limit": ["100"], "offset": ["10000"]}, []
+    )
     assert (len(question.text), len(question.filters), question.limit) == (MAX_QUERY, 1, MAX_LIMIT)
+    with pytest.raises(RefusedError, match="too many"):
+        read({"f": ["a"] * (MAX_FILTERS + 1)}, [])

@@ -59,7 +59,7 @@ class Api:
 
     def similar(self, corpus: str, item: int, arguments: Arguments) -> Json:
         """The items most similar to one."""
-        question = read({name: values for name, values in arguments.items() if name == "limit"}, [])
+        question = read(arguments, [], known=["limit"])
         hits = similar(find(self._library, corpus, item), min(question.limit, MAX_LIMIT))
         return {"results": [_brief(hit) for hit in hits]}
 

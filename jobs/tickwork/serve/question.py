@@ -64,15 +64,15 @@ class Question:
         return self.url(path, filters=(*self.filters, text))
 
 
-def read(arguments: Mapping[str, Sequence[str]], corpora: Sequence[str]) -> Question:
-    """The question of a query string. Raises RefusedError with 400 or 404."""
-    unknown = sorted(set(arguments) - set(KNOWN))
+def read(arguments: Mapping[str, Sequence[str]], corpora: Sequence[str], known: Sequence[str] = KNOWN) -> Question:
+    """The question of a query string, which may have the `known` arguments. Raises RefusedError with 400 or 404."""
+    unknown = sorted(set(arguments) - set(known))
     if unknown:
-        raise RefusedError(400, f"{unknown[0][:40]!r} means nothing here; known are {', '.join(KNOWN)}")
+        raise RefusedError(400, f"{unknown[0][:40]!r} means nothing here; known are {', '.join(known)}")
     for name, values in arguments.items():
         if name != "f" and len(values) > 1:
             raise RefusedError(400, f"{name} is given {len(values)} times")
-    text, mode = _one(arguments, "q").strip(), _one(arguments, "mode") or "both"
+    text, mode = _one(arguments, "q").strip(), _one(arguments, "mode", "both")
     if len(text) > MAX_QUERY:
         raise RefusedError(400, f"the query has {len(text)} characters; {MAX_QUERY} are the most")
     if mode not in MODES:
@@ -82,29 +82,27 @@ def read(arguments: Mapping[str, Sequence[str]], corpora: Sequence[str]) -> Ques
         raise RefusedError(
             404, f"there is nothing called {corpus[:40]!r}; there are {', '.join(corpora) or 'none yet'}"
         )
-    filters = tuple(dict.fromkeys(one for one in arguments.get("f", ()) if one))
-    if len(filters) > MAX_FILTERS:
-        raise RefusedError(400, f"{len(filters)} filters are too many; {MAX_FILTERS} are the most")
-    if any(len(one) > MAX_FILTER for one in filters):
+    given = arguments.get("f", ())
+    if len(given) > MAX_FILTERS:
+        raise RefusedError(400, f"{len(given)} filters are too many; {MAX_FILTERS} are the most")
+    if any(len(one) > MAX_FILTER for one in given):
         raise RefusedError(400, f"a filter has more than {MAX_FILTER} characters")
     return Question(
         text=text,
         mode=mode,
         corpus=corpus,
-        filters=filters,
+        filters=tuple(dict.fromkeys(one for one in given if one)),
         limit=_number(arguments, "limit", PAGE, 1, MAX_LIMIT),
         offset=_number(arguments, "offset", 0, 0, MAX_OFFSET),
     )
 
 
-def _one(arguments: Mapping[str, Sequence[str]], name: str) -> str:
-    return next(iter(arguments.get(name, ())), "")
+def _one(arguments: Mapping[str, Sequence[str]], name: str, default: str = "") -> str:
+    return next(iter(arguments.get(name, ())), default)
 
 
 def _number(arguments: Mapping[str, Sequence[str]], name: str, default: int, least: int, most: int) -> int:
-    text = _one(arguments, name)
-    if not text:
-        return default
+    text = _one(arguments, name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
         raise RefusedError(400, f"{name} is a number from {least} to {most}")
     return int(text)

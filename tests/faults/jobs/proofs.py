@@ -27,7 +27,11 @@ def shell(script: str) -> list[str]:
 
 def visitor(oracle: Oracle, seconds: float, exit_code: int = 3) -> list[str]:
     """A job in bash that talks to the oracle for some seconds and takes no lock of its own."""
-    return shell(f'exec 5<>/dev/tcp/127.0.0.1/{oracle.port}; echo "$$ job $$" >&5; sleep {seconds}; exit {exit_code}')
+    return shell(f"{_arrive(oracle)}; sleep {seconds}; exit {exit_code}")
+
+
+def _arrive(oracle: Oracle) -> str:
+    return f'exec 5<>/dev/tcp/127.0.0.1/{oracle.port}; echo "$$ job $$" >&5'
 
 
 def visit(oracle: Oracle, run: str, role: str, seconds: float) -> str:
@@ -114,11 +118,13 @@ def a_run_leaves_a_full_reserve(home: Path, library: Path = LIBRARY) -> None:
 def a_tick_that_waited_while_its_own_job_halted_does_not_run(home: Path, library: Path = LIBRARY) -> None:
     """The markers are looked at again under the lock: whoever had it may have halted this very job."""
     with Oracle() as oracle:
-        job = visitor(oracle, 0.5, exit_code=4)
+        job = shell(f"{_arrive(oracle)}; {_wait_for(home)}; exit 4")
         wrapper = Wrapper(home, job, lock_wait=30, scheduler="systemd", library=library)
         ticks = [wrapper.start()]
         oracle.wait_for("job")
         ticks.append(wrapper.start())
+        until(lambda: _waited_for(home / "lock" / "shared"), "the second tick did not wait for the lock")
+        (home / "go-on").touch()
         said = [tick.communicate(timeout=40)[0] for tick in ticks]
         assert len(oracle.seen()) == 1, "the halted job ran once more"
         assert [tick.returncode for tick in ticks] == [4, 4]
@@ -128,7 +134,7 @@ def a_tick_that_waited_while_its_own_job_halted_does_not_run(home: Path, library
 def what_a_job_leaves_behind_is_dead_before_the_lock_is_free(home: Path, library: Path = LIBRARY) -> None:
     """A worker that outlives its job, and ignores TERM, is gone when the next tick can have the lock."""
     with Oracle() as oracle:
-        run = shell(f"{visit(oracle, 'first', 'grandchild', 8)} & {_wait_for(oracle, home)}; exit 3")
+        run = shell(f"{visit(oracle, 'first', 'grandchild', 8)} & {_wait_for(home)}; exit 3")
         wrapper = Wrapper(home, run, library=library)
         first = wrapper.start()
         worker = oracle.wait_for("grandchild")
@@ -144,7 +150,13 @@ def what_a_job_leaves_behind_is_dead_before_the_lock_is_free(home: Path, library
                 until(lambda: not oracle.alive(), "the worker cannot be killed")
 
 
-def _wait_for(oracle: Oracle, home: Path) -> str:
+def _waited_for(lock: Path) -> bool:
+    """Whether the kernel has somebody wait for the lock."""
+    waiting = [line for line in Path("/proc/locks").read_text().splitlines() if "-> FLOCK" in line]
+    return any(f":{lock.stat().st_ino} " in line for line in waiting)
+
+
+def _wait_for(home: Path) -> str:
     return f"while ! [ -e {home}/go-on ]; do sleep 0.01; done"
 
 
