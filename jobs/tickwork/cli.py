@@ -20,7 +20,7 @@ from tickwork import __version__
 from tickwork.contract.outcomes import OperatorError
 from tickwork.operate.commands import register
 
-SOURCES = ("doab",)
+SOURCES = ("doab", "atproto")
 """The sources, in the order of `--help`. Adding one is its folder and its name here."""
 
 COMMANDS = {
@@ -60,9 +60,18 @@ class Group(TyperGroup):
             module = import_module(COMMANDS[args[0]][0])
             return args[0], typer.main.get_group(module.app).commands[args[0]], args[1:]
         if args and args[0] in SOURCES:
-            commands = import_module(f"tickwork.{args[0]}.commands")
-            return args[0], typer.main.get_command(commands.app), args[1:]
+            return args[0], typer.main.get_command(_source(args[0]).app), args[1:]
         return super().resolve_command(ctx, args)
+
+
+def _source(name: str) -> Any:  # noqa: ANN401 - a module
+    """The module with a source's commands. Raises OperatorError where what the source needs is not installed."""
+    try:
+        return import_module(f"tickwork.{name}.commands")
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == "tickwork":
+            raise
+        raise OperatorError(f"{name} needs {error.name}: pip install 'tickwork[{name}]'") from error
 
 
 app = typer.Typer(

@@ -1,1 +1,12 @@
-"""Repositories of the AT Protocol, read and verified."""
+"""Repositories of the AT Protocol: discover, backfill, events (filtered or whole, verified, from any server)."""
+
+from tickwork.contract.jobs import Job
+
+# Discovery writes while repositories are fetched, so each has a lock of its own.
+JOBS = (
+    Job(name="atproto-discover", command=("atproto", "discover"), locks=("atproto-lists",), schedule="15 * * * *"),
+    Job(name="atproto-backfill", command=("atproto", "backfill"), locks=("atproto-repos",), schedule="*/30 * * * *"),
+    # These two call nobody; they share the processor with whatever else embeds or publishes here.
+    Job(name="atproto-embed", command=("embed", "atproto"), locks=("vectors",), schedule="5-59/20 * * * *"),
+    Job(name="atproto-publish", command=("publish", "atproto"), locks=("vectors",), schedule="40 * * * *"),
+)

@@ -6,18 +6,13 @@ import datetime as dt
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from operator import attrgetter
-from pathlib import Path
 
 import msgspec
 
-from tickwork.contract import database
 from tickwork.doab.answers import Record
 from tickwork.doab.records import Fields, fields_of
-from tickwork.store.migrations import migrate
-
-SCHEMA_VERSION = 2
+from tickwork.store.base import Store
 
 LISTS = ("creators", "editors", "contributors", "subjects", "links", "isbns", "isbns_rejected", "series")
 _FIELDS = (
@@ -42,33 +37,16 @@ _values = attrgetter(*_FIELDS)
 _encode = msgspec.json.Encoder().encode
 
 
-class DoabStore:
-    """The database of one repository; open it with `open`, close it by leaving the `with` block."""
+class DoabStore(Store):
+    """The database of one repository; `pattern` is what the repository's identifiers are like."""
+
+    name = "doab"
+    schema = "tickwork.doab.schema"
+    version = 2
 
     def __init__(self, connection: sqlite3.Connection, pattern: re.Pattern[str]) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self._pattern = pattern
-
-    @classmethod
-    @contextmanager
-    def open(cls, path: Path, pattern: re.Pattern[str], *, read_only: bool = False) -> Iterator[DoabStore]:
-        """Open the database at `path`, making or migrating it unless `read_only`.
-
-        `pattern` is the repository's identifier pattern. Raises OperatorError.
-        """
-        connection = database.connect(path, read_only=read_only)
-        try:
-            if not read_only:
-                migrate(connection, "tickwork.doab.schema", SCHEMA_VERSION)
-            yield cls(connection, pattern)
-        finally:
-            connection.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """One transaction: records, crawl state and worklist commit together or not at all."""
-        with database.transaction(self.connection, "doab"):
-            yield
 
     def save(self, records: Iterable[Record]) -> None:
         """Store live records with all their fields and deleted ones as tombstones, inside a transaction.
@@ -100,15 +78,6 @@ class DoabStore:
         """All records in the order of their identifiers, with or without tombstones."""
         condition = "" if deleted else "WHERE NOT deleted"
         return self.connection.execute(f"SELECT {', '.join(columns)} FROM records {condition} ORDER BY identifier")  # noqa: S608
-
-    def fact(self, name: str) -> str:
-        """A remembered fact such as the harvest's cursor, or an empty string."""
-        row = self.connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return row["value"] if row else ""
-
-    def remember(self, name: str, value: str) -> None:
-        """Remember a fact, inside a transaction."""
-        self.connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def _row(self, record: Record, now: str) -> tuple[object, ...]:
         fields = fields_of(record.metadata) if record.metadata is not None and not record.deleted else _EMPTY

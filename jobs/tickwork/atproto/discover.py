@@ -1,0 +1,244 @@
+"""Discovery: go through the lists of relays and servers, and note which repositories there are and which have changed.
+
+A page of a list and the cursor after it are committed together. Nothing is concluded from what a list does not have.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from tickwork.atproto.filter import Filter
+from tickwork.atproto.network import host_of
+from tickwork.atproto.queue import Queue
+from tickwork.atproto.settings import AtprotoSettings
+from tickwork.atproto.shards import Shard
+from tickwork.atproto.store import GONE, AtprotoStore
+from tickwork.atproto.syntax import is_did, is_tid
+from tickwork.contract.outcomes import Held, OperatorError, Transient
+from tickwork.contract.runner import Pass
+from tickwork.contract.units import Unit
+from tickwork.upstream.answers import Forbidden, UnexpectedStatus
+from tickwork.upstream.body import TooLarge
+from tickwork.upstream.guard import UnsafeUrl
+from tickwork.upstream.session import Upstream
+
+PAGE = 1000
+"""The most that servers give at once."""
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+MAX_CURSOR = 4096
+_PAUSED = "discovery is paused"
+_LISTED_GONE = ("deactivated", "takendown", "suspended")
+
+
+class _Listed(msgspec.Struct):
+    """A repository as a list has it; a list by collection has the DID alone."""
+
+    did: str
+    rev: str = ""
+    active: bool = True
+    status: str | None = None
+
+
+class _Page(msgspec.Struct):
+    repos: list[_Listed]
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    """A list to go through: of all repositories, or (`collection`) of those that have records of one.
+
+    `adds` is whether repositories that are not known are added. `host` is the server whose own list it is, empty for a
+    relay's.
+    """
+
+    origin: str
+    collection: str
+    adds: bool
+    host: str
+
+    @property
+    def name(self) -> str:
+        """How the store names it."""
+        return f"{self.origin} {self.collection}".rstrip()
+
+
+def lists(settings: AtprotoSettings, wanted: Filter, shard: Shard) -> list[List]:
+    """What there is to go through. Raises OperatorError where nothing is configured.
+
+    With a filter that names collections, those with such records are looked for; the lists of all repositories then
+    only tell which of the known ones have changed.
+    """
+    named = wanted.signals or wanted.collections
+    by_collection = () if any(pattern.endswith(".*") for pattern in named) else named
+    origins = [(url.rstrip("/"), "") for url in settings.relays]
+    origins += [(url, host_of(url)) for url in (url.rstrip("/") for url in settings.hosts) if shard.owns(host_of(url))]
+    if not settings.relays and not settings.hosts:
+        raise OperatorError("[atproto] names neither relays nor hosts, so there is no list to go through")
+    found = [List(url, collection, True, host) for url, host in origins for collection in by_collection]
+    return found + [List(url, "", not by_collection, host) for url, host in origins]
+
+
+def discover(
+    store: AtprotoStore,
+    queue: Queue,
+    upstream: Upstream,
+    todo: Sequence[List],
+    settings: AtprotoSettings,
+    one_pass: Pass,
+) -> Iterator[Unit]:
+    """Go on with every list that is due; a unit is a page, its items are the repositories on it.
+
+    A list that cannot be read does not keep the others from being read. Raises Transient when some could not be, and
+    while enough repositories wait to be fetched.
+    """
+    faults: list[str] = []
+    for one in todo:
+        if not _is_due(store, one, settings):
+            continue
+        try:
+            yield from _pages(store, queue, upstream, one, settings, one_pass)
+        except (Held, Transient, Forbidden, UnexpectedStatus, UnsafeUrl, TooLarge) as error:
+            if str(error).startswith(_PAUSED):
+                raise
+            faults.append(str(error))
+            one_pass.warn(f"the list of {one.name} cannot be read: {error}")
+    if faults:
+        raise Transient(f"{len(faults)} of {len(todo)} lists could not be read, the first: {faults[0]}")
+
+
+def _is_due(store: AtprotoStore, one: List, settings: AtprotoSettings) -> bool:
+    row = store.connection.execute("SELECT cursor, completed FROM lists WHERE name = ?", (one.name,)).fetchone()
+    if row is None or row["cursor"] or row["completed"] is None:
+        return True
+    return bool(row["completed"] + settings.list_again_seconds <= time.time())
+
+
+def _pages(
+    store: AtprotoStore, queue: Queue, upstream: Upstream, one: List, settings: AtprotoSettings, one_pass: Pass
+) -> Iterator[Unit]:
+    while True:
+        if one.adds:
+            _check_water(store, queue, settings)
+        row = store.connection.execute("SELECT cursor FROM lists WHERE name = ?", (one.name,)).fetchone()
+        cursor = row["cursor"] if row else ""
+        try:
+            page, size = _ask(upstream, one, cursor)
+        except UnexpectedStatus as error:
+            if cursor and error.status == 400:
+                # Cursors grow old. The list is begun anew; what was found is kept.
+                with store.transaction():
+                    store.connection.execute("UPDATE lists SET cursor = '' WHERE name = ?", (one.name,))
+            raise
+        following = page.cursor or ""
+        if (following == cursor and cursor) or len(following) > MAX_CURSOR:
+            raise Transient(f"{one.origin} leads from {cursor[:40]!r} on to {following[:40]!r}: the list has no end")
+        with store.transaction():
+            added, changed, odd = _note(store, queue, one, page.repos)
+            _advance(store, one, following, len(page.repos), begins=not cursor)
+        if odd:
+            one_pass.warn(f"{one.name}: {odd} entries are no accounts and were passed over")
+        yield Unit(items=len(page.repos), size=size, note=f"{one.name}: {added} new, {changed} changed")
+        if not following:
+            return
+
+
+def _check_water(store: AtprotoStore, queue: Queue, settings: AtprotoSettings) -> None:
+    """Raise Transient from the high-water mark of what waits to be fetched until the low one."""
+    waiting, _ = queue.waiting()
+    paused = bool(store.fact("paused"))
+    pause = waiting > (settings.low_water if paused else settings.high_water)
+    if pause != paused:
+        with store.transaction():
+            store.remember("paused", "yes" if pause else "")
+    if pause:
+        raise Transient(f"{_PAUSED}: {waiting} repositories wait to be fetched; it goes on at {settings.low_water}")
+
+
+def _ask(upstream: Upstream, one: List, cursor: str) -> tuple[_Page, int]:
+    method = "listReposByCollection" if one.collection else "listRepos"
+    params = {"limit": str(PAGE)}
+    if one.collection:
+        params["collection"] = one.collection
+    if cursor:
+        params["cursor"] = cursor
+    url = f"{one.origin}/xrpc/com.atproto.sync.{method}"
+    answer = upstream.get(url, params=params, accept="application/json", max_bytes=MAX_PAGE_BYTES)
+    try:
+        return msgspec.json.decode(answer.content, type=_Page), answer.bytes
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Transient(f"{url} answered with no list of repositories: {error}") from error
+
+
+def _note(store: AtprotoStore, queue: Queue, one: List, page: Sequence[_Listed]) -> tuple[int, int, int]:
+    """Store what a page says: how many are new, how many have changed, how many entries are no accounts."""
+    excluded = frozenset(store.fact("excludes").split())
+    added = changed = odd = 0
+    for listed in page:
+        if not is_did(listed.did) or (listed.rev and not is_tid(listed.rev)):
+            odd += 1
+            continue
+        if listed.did in excluded:
+            continue
+        status = (listed.status or "inactive") if not listed.active else "active"
+        if one.adds and _add(store, one, listed, status):
+            added += 1
+        elif not one.collection:
+            changed += _renew(store, queue, listed, status)
+    return added, changed, odd
+
+
+def _add(store: AtprotoStore, one: List, listed: _Listed, status: str) -> bool:
+    now = time.time()
+    inserted = store.connection.execute(
+        "INSERT INTO repos (did, host, next_retry, added, listed_rev, listed_status) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (listed.did, one.host, now, now, listed.rev, "" if one.collection else status),
+    )
+    return bool(inserted.rowcount)
+
+
+def _renew(store: AtprotoStore, queue: Queue, listed: _Listed, status: str) -> bool:
+    """Have a known repository fetched when its rev or its account's status is another; says whether that is so.
+
+    Only what this list said last is compared with, not what the server says: a list that lags behind would otherwise
+    have an account that is gone looked at again and again.
+    """
+    row = store.connection.execute(
+        "SELECT status, rev, listed_rev, listed_status FROM repos WHERE did = ? AND (tracked OR status = 'discarded')",
+        (listed.did,),
+    ).fetchone()
+    if row is None:
+        return False
+    newer = listed.rev > max(row["rev"], row["listed_rev"])
+    other = status != row["listed_status"]
+    if not newer and not other:
+        return False
+    store.connection.execute(
+        "UPDATE repos SET listed_rev = max(listed_rev, ?), listed_status = ? WHERE did = ?",
+        (listed.rev, status, listed.did),
+    )
+    if other and status in _LISTED_GONE and row["status"] not in (*GONE, "pending"):
+        # The list says so; the server is asked as well, and has the last word.
+        store.tell_account(listed.did, status)
+    if newer or (other and (row["listed_status"] or status != "active")):
+        return queue.ask(listed.did)
+    return False
+
+
+def _advance(store: AtprotoStore, one: List, cursor: str, repositories: int, *, begins: bool) -> None:
+    now = time.time()
+    store.connection.execute("INSERT INTO lists (name) VALUES (?) ON CONFLICT DO NOTHING", (one.name,))
+    if begins:
+        store.connection.execute(
+            "UPDATE lists SET begun = ?, pages = 0, repositories = 0 WHERE name = ?", (now, one.name)
+        )
+    store.connection.execute(
+        "UPDATE lists SET cursor = ?, pages = pages + 1, repositories = repositories + ?,"
+        " completed = iif(? = '', ?, completed) WHERE name = ?",
+        (cursor, repositories, cursor, now, one.name),
+    )

@@ -1,0 +1,76 @@
+"""The tables of atproto.db. CIDs and DIDs are text; times are unix seconds."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+from tickwork.store.changes import follow
+
+migrations = Migrations("atproto")
+
+
+@migrations()
+def m001_repositories(db: Database) -> None:
+    """Repositories with their queue, records, blocks, events, and the texts that are searched."""
+    for statement in (
+        # An id is never given twice: a repository that was removed and added again is another one, and a backfill that
+        # was under way finds its own gone. `next_retry` says when it is to be fetched, NULL for not at all; `asked`
+        # grows with every wish to have it fetched, so that one which comes during a backfill is not lost by its end.
+        # `account` is the status last told in an event, `listed_*` is what discovery read.
+        """
+        CREATE TABLE repos (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          did TEXT NOT NULL UNIQUE,
+          status TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'synced', 'error', 'parked', 'discarded',
+            'deactivated', 'takendown', 'suspended', 'deleted', 'tombstoned')),
+          rev TEXT NOT NULL DEFAULT '', data TEXT NOT NULL DEFAULT '',
+          pds TEXT NOT NULL DEFAULT '', handle TEXT NOT NULL DEFAULT '', signing_key TEXT NOT NULL DEFAULT '',
+          tracked INTEGER NOT NULL DEFAULT 1, explicit INTEGER NOT NULL DEFAULT 0,
+          host TEXT NOT NULL DEFAULT '',
+          attempts INTEGER NOT NULL DEFAULT 0, next_retry REAL, asked INTEGER NOT NULL DEFAULT 0,
+          error_kind TEXT NOT NULL DEFAULT '', last_error TEXT NOT NULL DEFAULT '',
+          account TEXT NOT NULL DEFAULT '',
+          listed_rev TEXT NOT NULL DEFAULT '', listed_status TEXT NOT NULL DEFAULT '',
+          filter TEXT NOT NULL DEFAULT '', invalid_paths INTEGER NOT NULL DEFAULT 0,
+          plc TEXT NOT NULL DEFAULT '', allow TEXT NOT NULL DEFAULT '',
+          added REAL NOT NULL, tried REAL, synced REAL, changed REAL
+        )""",
+        "CREATE INDEX repos_due ON repos (host, next_retry, status) WHERE next_retry IS NOT NULL",
+        "CREATE INDEX repos_status ON repos (status, error_kind)",
+        """
+        CREATE TABLE records (
+          did TEXT NOT NULL, collection TEXT NOT NULL, rkey TEXT NOT NULL, cid TEXT NOT NULL,
+          PRIMARY KEY (did, collection, rkey)
+        ) WITHOUT ROWID""",
+        # How many records and events refer to it; nothing keeps a block to which nothing refers.
+        "CREATE TABLE blocks (cid TEXT PRIMARY KEY, data BLOB NOT NULL, refs INTEGER NOT NULL CHECK (refs >= 0))",
+        # AUTOINCREMENT: a number that was pruned is not given again.
+        """
+        CREATE TABLE events (
+          seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL CHECK (kind IN ('commit', 'account')),
+          did TEXT NOT NULL, rev TEXT, collection TEXT, rkey TEXT,
+          action TEXT CHECK (action IN ('create', 'update', 'delete')), cid TEXT,
+          live INTEGER NOT NULL DEFAULT 0, active INTEGER, status TEXT, at REAL NOT NULL
+        )""",
+        """
+        CREATE TABLE counts (
+          did TEXT NOT NULL, collection TEXT NOT NULL, records INTEGER NOT NULL CHECK (records > 0),
+          PRIMARY KEY (did, collection)
+        ) WITHOUT ROWID""",
+        # Where discovery is in each list.
+        """
+        CREATE TABLE lists (
+          name TEXT PRIMARY KEY, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
+          pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0
+        ) WITHOUT ROWID""",
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        """
+        CREATE TABLE texts (
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          did TEXT NOT NULL, collection TEXT NOT NULL, rkey TEXT NOT NULL,
+          title TEXT NOT NULL, text TEXT NOT NULL, langs TEXT NOT NULL, tags TEXT NOT NULL, created TEXT NOT NULL,
+          UNIQUE (did, collection, rkey)
+        )""",
+    ):
+        db.execute(statement)
+    follow(db, "texts", ["title", "text", "langs", "tags", "created"])
