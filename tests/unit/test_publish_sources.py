@@ -171,7 +171,7 @@ def test_an_unknown_corpus_is_a_clear_error(shelf: Shelf, name: str) -> None:
     for command in ("publish", "index", "similar", "generations"):
         said = shelf.run(command, name)
         assert said.code == 2
-        assert "the corpora are: doab" in said.err
+        assert "the corpora are: atproto, doab" in said.err
 
 
 # Nothing in it.

@@ -59,8 +59,8 @@ def discover(
 
     def work(one_pass: Pass) -> Iterator[Unit]:
         with writing(deployment) as store, Sessions(deployment, settings, one_pass.stop) as sessions:
+            # A changed filter is the backfill's to apply: one that is under way stores by the filter it began with.
             queue = Queue(store, settings, part)
-            queue.choose(wanted)
             upstream = sessions.lists(allow_private or ())
             yield from discovering.discover(store, queue, upstream, todo, settings, one_pass)
 
@@ -131,8 +131,7 @@ def add(
     deployment: App = context.obj
     wanted = _valid([*(dids or ()), *(_lines(file) if file else ())])
     settings = settings_of(deployment, plc=tuple(plc_url) if plc_url else None)
-    if excluded := Filter(settings.filter).excludes.intersection(wanted):
-        raise OperatorError(f"{min(excluded)} is excluded in [atproto.filter]; take it out there first")
+    _check_excluded(settings, wanted)
     for network in allow_private or ():
         try:
             ipaddress.ip_network(network)
@@ -148,12 +147,14 @@ def add(
 def resync(context: typer.Context, dids: Dids = None) -> None:
     """Have repositories fetched whole and compared anew, whatever their rev."""
     deployment: App = context.obj
+    settings, wanted = settings_of(deployment), _valid(dids or ())
+    _check_excluded(settings, wanted)
     with writing(deployment) as store, store.transaction():
-        queue = Queue(store, settings_of(deployment), Shard())
-        for did in _valid(dids or ()):
+        queue = Queue(store, settings, Shard())
+        for did in wanted:
             if not queue.ask(did, anew=True):
                 raise OperatorError(f"{did} is not known; add it: tickwork atproto add {did}")
-    print(f"{len(set(dids or ()))} are due")
+    print(f"{len(wanted)} are due")
 
 
 @app.command()
@@ -166,6 +167,7 @@ def remove(context: typer.Context, dids: Dids = None) -> None:
     with writing(deployment) as store, store.transaction():
         for did in _valid(dids or ()):
             store.wipe(did)
+            store.tell_account(did, "removed")
             if not store.connection.execute("DELETE FROM repos WHERE did = ?", (did,)).rowcount:
                 raise OperatorError(f"{did} is not known")
     print(f"{len(set(dids or ()))} removed")
@@ -187,6 +189,11 @@ def _lines(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorError(f"cannot read {file}: {error}") from error
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _check_excluded(settings: AtprotoSettings, dids: Iterable[str]) -> None:
+    if excluded := Filter(settings.filter).excludes.intersection(dids):
+        raise OperatorError(f"{min(excluded)} is excluded in [atproto.filter]; take it out there first")
 
 
 def _check_mode(store: AtprotoStore, settings: AtprotoSettings) -> None:

@@ -44,8 +44,12 @@ class _Listed(msgspec.Struct):
 
 
 class _Page(msgspec.Struct):
-    repos: list[_Listed]
+    # Entries are read one by one, so that an odd one costs itself alone.
+    repos: list[msgspec.Raw]
     cursor: str | None = None
+
+
+_read = msgspec.json.Decoder(_Listed).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ def _pages(
         if (following == cursor and cursor) or len(following) > MAX_CURSOR:
             raise Transient(f"{one.origin} leads from {cursor[:40]!r} on to {following[:40]!r}: the list has no end")
         with store.transaction():
-            added, changed, odd = _note(store, queue, one, page.repos)
+            added, changed, odd = _note(store, queue, one, page.repos, frozenset(settings.filter.excludes))
             _advance(store, one, following, len(page.repos), begins=not cursor)
         if odd:
             one_pass.warn(f"{one.name}: {odd} entries are no accounts and were passed over")
@@ -174,11 +178,16 @@ def _ask(upstream: Upstream, one: List, cursor: str) -> tuple[_Page, int]:
         raise Transient(f"{url} answered with no list of repositories: {error}") from error
 
 
-def _note(store: AtprotoStore, queue: Queue, one: List, page: Sequence[_Listed]) -> tuple[int, int, int]:
+def _note(
+    store: AtprotoStore, queue: Queue, one: List, page: Sequence[msgspec.Raw], excluded: frozenset[str]
+) -> tuple[int, int, int]:
     """Store what a page says: how many are new, how many have changed, how many entries are no accounts."""
-    excluded = frozenset(store.fact("excludes").split())
     added = changed = odd = 0
-    for listed in page:
+    for entry in page:
+        try:
+            listed = _read(entry)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            listed = _Listed("")
         if not is_did(listed.did) or (listed.rev and not is_tid(listed.rev)):
             odd += 1
             continue
@@ -188,7 +197,7 @@ def _note(store: AtprotoStore, queue: Queue, one: List, page: Sequence[_Listed])
         if one.adds and _add(store, one, listed, status):
             added += 1
         elif not one.collection:
-            changed += _renew(store, queue, listed, status)
+            changed += _renew(store, queue, one, listed, status)
     return added, changed, odd
 
 
@@ -202,25 +211,30 @@ def _add(store: AtprotoStore, one: List, listed: _Listed, status: str) -> bool:
     return bool(inserted.rowcount)
 
 
-def _renew(store: AtprotoStore, queue: Queue, listed: _Listed, status: str) -> bool:
+def _renew(store: AtprotoStore, queue: Queue, one: List, listed: _Listed, status: str) -> bool:
     """Have a known repository fetched when its rev or its account's status is another; says whether that is so.
 
     Only what this list said last is compared with, not what the server says: a list that lags behind would otherwise
-    have an account that is gone looked at again and again.
+    have an account that is gone looked at again and again. A server goes on listing accounts that have left it, so of
+    their status it is not the one to ask.
     """
     row = store.connection.execute(
-        "SELECT status, rev, listed_rev, listed_status FROM repos WHERE did = ? AND (tracked OR status = 'discarded')",
+        "SELECT status, host, rev, listed_rev, listed_status FROM repos"
+        " WHERE did = ? AND (tracked OR status = 'discarded')",
         (listed.did,),
     ).fetchone()
     if row is None:
         return False
-    newer = listed.rev > max(row["rev"], row["listed_rev"])
+    if one.host and row["host"] not in ("", one.host):
+        status = row["listed_status"]
+    # Not merely above what was listed before: a rev of the future would hide all that come after it.
+    newer = listed.rev > row["rev"] and listed.rev != row["listed_rev"]
     other = status != row["listed_status"]
     if not newer and not other:
         return False
     store.connection.execute(
-        "UPDATE repos SET listed_rev = max(listed_rev, ?), listed_status = ? WHERE did = ?",
-        (listed.rev, status, listed.did),
+        "UPDATE repos SET listed_rev = iif(?, ?, listed_rev), listed_status = ? WHERE did = ?",
+        (newer, listed.rev, status, listed.did),
     )
     if other and status in _LISTED_GONE and row["status"] not in (*GONE, "pending"):
         # The list says so; the server is asked as well, and has the last word.

@@ -70,7 +70,9 @@ class Queue:
         return [row["host"] for row in rows if self._shard.owns(row["host"])]
 
     def take(self, host: str, taken: Collection[int]) -> Claim | None:
-        """What has been due for longest at one server, but for those `taken` (ids), which must be few."""
+        """What has been due for longest at one server of this shard, but for those `taken` (ids), which must be few."""
+        if not self._shard.owns(host):
+            return None
         rows = self._connection.execute(
             f"SELECT {_COLUMNS} FROM repos WHERE host = ? AND next_retry <= ? ORDER BY next_retry LIMIT ?",  # noqa: S608
             (host, time.time(), len(taken) + 1),
@@ -156,32 +158,26 @@ class Queue:
 
     def settled(self, claim: Claim, status: Literal["synced", "discarded"], chosen_by: str, **values: object) -> None:
         """It is stored, or has nothing that is wanted. `chosen_by` is a filter's fingerprint, `values` are columns."""
-        # Asked for once more meanwhile: it stays due, and its records are chosen anew if that was the wish.
-        columns = "".join(f"{name} = ?, " for name in values)
-        self._settle(
-            claim,
-            f"{columns} status = ?, tracked = ?, attempts = 0, error_kind = '', last_error = '', synced = ?,"
-            " filter = iif(asked = ?, ?, filter), next_retry = iif(asked = ?, NULL, ?)",
-            (
-                *values.values(),
-                status,
-                status == "synced",
-                time.time(),
-                claim.asked,
-                chosen_by,
-                claim.asked,
-                time.time(),
-            ),
-        )
+        values |= {"attempts": 0, "error_kind": "", "last_error": "", "synced": time.time()}
+        values |= {"status": status, "tracked": status == "synced", "next_retry": None, "filter": chosen_by}
+        if self._asked_since(claim):
+            values["next_retry"] = time.time()
+            if status == "discarded":
+                values |= {"status": "pending", "tracked": True, "filter": ""}
+            else:
+                del values["filter"]  # the wish may have been to have its records chosen anew
+        self._settle(claim, ", ".join(f"{name} = ?" for name in values), tuple(values.values()))
 
     def failed(self, claim: Claim, kind: Kind, why: str, *, until: float | None = None, counts: bool = True) -> str:
         """It could not be had; gives its new state. `until` is when it may be tried again, in place of a backoff.
 
         A fault that does not count is not the repository's, so that it is never parked for it.
         """
-        attempts = claim.attempts + counts
-        parked = counts and attempts >= self._settings.max_attempts
-        due = until or time.time() + backoff(claim.attempts, self._settings)
+        again = self._asked_since(claim)
+        before = 0 if again else claim.attempts
+        attempts = before + counts
+        parked = counts and not again and attempts >= self._settings.max_attempts
+        due = until or time.time() + backoff(before, self._settings)
         self._settle(
             claim,
             "status = ?, attempts = ?, next_retry = ?, error_kind = ?, last_error = ?",
@@ -191,7 +187,8 @@ class Queue:
 
     def gone(self, claim: Claim, status: str, why: str) -> None:
         """The account has no repository to be had; it is looked at again in days."""
-        due = time.time() + _about(self._settings.recheck_days * 86_400)
+        days = 0.0 if self._asked_since(claim) else self._settings.recheck_days
+        due = time.time() + _about(days * 86_400)
         # Nothing is stored of one that is deleted, so that there is no rev to compare with either.
         forgotten = "rev = '', data = '', filter = '', " if status == "deleted" else ""
         self._settle(
@@ -199,6 +196,11 @@ class Queue:
             f"{forgotten} status = ?, attempts = 0, next_retry = ?, error_kind = '', last_error = ?",
             (status, due, why[:MAX_WHY]),
         )
+
+    def _asked_since(self, claim: Claim) -> bool:
+        """Whether somebody wished to have it fetched after it was taken, which what was found then may not answer."""
+        query = "SELECT 1 FROM repos WHERE id = ? AND asked != ?"
+        return self._connection.execute(query, (claim.id, claim.asked)).fetchone() is not None
 
     def _settle(self, claim: Claim, columns: str, values: tuple[object, ...]) -> None:
         settled = self._connection.execute(

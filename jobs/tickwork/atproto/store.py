@@ -26,7 +26,7 @@ class AtprotoStore(Store):
         connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
 
     def tell_account(self, did: str, status: str) -> bool:
-        """Store an event when this is another status than was told last (`active` or one of GONE); says if it was."""
+        """Store an event if another status was told last; says whether. `status`: active, removed, or one of GONE."""
         told = self.connection.execute(
             "UPDATE repos SET account = ?, changed = ? WHERE did = ? AND account != ?",
             (status, time.time(), did, status),
