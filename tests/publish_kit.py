@@ -28,7 +28,7 @@ from tickwork.cli import main
 from tickwork.contract import database
 from tickwork.contract.layout import Layout
 from tickwork.doab.corpus import CORPORA
-from tickwork.doab.store import SCHEMA_VERSION
+from tickwork.doab.store import DoabStore
 from tickwork.publish.generations import SIMILAR, Generation, Generations
 from tickwork.publish.index import read_index
 from tickwork.publish.matrix import Matrix
@@ -107,7 +107,7 @@ class Shelf:
     def books(self) -> Iterator[sqlite3.Connection]:
         """The database of books; what is done in the block is one transaction."""
         with closing(database.connect(self.layout.database("doab"))) as connection:
-            migrate(connection, "tickwork.doab.schema", SCHEMA_VERSION)
+            migrate(connection, "tickwork.doab.schema", DoabStore.version)
             with database.transaction(connection, "books"):
                 yield connection
 

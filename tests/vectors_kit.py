@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tickwork.contract import database
 from tickwork.contract.layout import Layout
 from tickwork.doab.corpus import CORPORA
-from tickwork.doab.store import SCHEMA_VERSION
+from tickwork.doab.store import DoabStore
 from tickwork.store import changes
 from tickwork.store.migrations import migrate
 from tickwork.vectors.corpus import Corpus, embedded, text_hash
@@ -93,7 +93,7 @@ def documents(state: Path) -> Iterator[sqlite3.Connection]:
     """The open doab.db of a deployment; what was changed is committed."""
     connection = database.connect(Layout.under(state).database("doab"))
     try:
-        migrate(connection, "tickwork.doab.schema", SCHEMA_VERSION)
+        migrate(connection, "tickwork.doab.schema", DoabStore.version)
         connection.execute("BEGIN IMMEDIATE")
         yield connection
         connection.execute("COMMIT")
