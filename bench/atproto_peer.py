@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,28 @@ def tickwork(path: Path, did: str, key: str) -> int:
     public = PublicKey.from_did_key(key) if key else None
     with path.open("rb") as file, repository.read(file, did, public, now=dt.datetime.now(dt.UTC)) as repo:
         return sum(1 for _ in repo.records())
+
+
+def stored(path: Path, did: str, key: str) -> int:
+    """That, and all of it in a database."""
+    from tickwork.atproto import records, repository
+    from tickwork.atproto.filter import Filter
+    from tickwork.atproto.keys import PublicKey
+    from tickwork.atproto.settings import FilterSettings
+    from tickwork.atproto.store import AtprotoStore
+    from tickwork.contract.stop import Stop
+
+    public = PublicKey.from_did_key(key) if key else None
+    everything = Filter(FilterSettings())
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        AtprotoStore.open(Path(folder) / "atproto.db") as store,
+        path.open("rb") as file,
+        repository.read(file, did, public, now=dt.datetime.now(dt.UTC)) as repo,
+        store.transaction(),
+    ):
+        changes = records.keep(store, did, repo, everything, explicit=False, ephemeral=False, stop=Stop())
+        return changes["create"]
 
 
 def atmst(path: Path, did: str, key: str) -> int:
@@ -42,7 +65,7 @@ def atmst(path: Path, did: str, key: str) -> int:
 def main() -> None:
     """Read once to warm up, three times to count."""
     name, path, did, key = sys.argv[1:]
-    read = {"tickwork": tickwork, "atmst": atmst}[name]
+    read = {"tickwork": tickwork, "stored": stored, "atmst": atmst}[name]
     read(Path(path), did, key)
     taken = []
     for _ in range(3):

@@ -96,5 +96,6 @@ class Wrapper:
 
 
 def _hear_interrupts() -> None:
-    """As cron starts it: who runs in the background ignores SIGINT, and a shell cannot trap what it inherits so."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """As cron starts it: who runs in the background or under nohup ignores these, and no shell can trap them then."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)

@@ -15,6 +15,7 @@ from tickwork.atproto.syntax import is_tid
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.upstream.answers import Answer, Forbidden, UnexpectedStatus
 from tickwork.upstream.body import TooLarge
+from tickwork.upstream.challenge import is_html
 from tickwork.upstream.guard import DEFAULT_PORTS, UnsafeUrl
 from tickwork.upstream.session import Upstream
 
@@ -126,8 +127,12 @@ class Network:
         if answer.status != 200:
             with into.open("rb") as file:
                 said = file.read(_ERROR_BYTES)
+            into.unlink()
             name = _check_error(answer, said, identity.did)
             raise Fault("generic", f"{_host(url)} answered {answer.status} {name}".rstrip())
+        if is_html(answer.headers):
+            into.unlink()
+            raise Fault("generic", f"{_host(url)} answered with an HTML page in place of a repository")
         return answer.bytes
 
     def _method(self, identity: Identity, name: str) -> str:
@@ -149,11 +154,18 @@ class Network:
         fault = ""
         for url in self._directories:
             try:
-                return self._get_document(self._plc, f"{url}/{did}")
+                answer = self._get_document(self._plc, f"{url}/{did}")
             except Held as held:
                 holds.append(held)
-            except (Transient, Forbidden, UnexpectedStatus, UnsafeUrl, TooLarge) as error:
+            except (Transient, Forbidden, UnsafeUrl) as error:
                 fault = str(error)
+            except (UnexpectedStatus, TooLarge) as error:
+                # It works, and has something against this account: that is no outage.
+                raise Fault("generic", str(error)) from error
+            else:
+                if answer.status != 200 or answer.content.lstrip().startswith(b"{"):
+                    return answer
+                fault = f"{_host(url)} answered with something else than a document"
         if holds:
             raise DirectoryHeld(min(holds, key=lambda held: held.until))
         raise DirectoryDown(fault or "no directory of did:plc is configured")

@@ -10,6 +10,8 @@ import binascii
 import datetime as dt
 import re
 
+import libipld
+
 from tickwork.atproto.errors import InvalidRepositoryError
 
 CID_BYTES = 36
@@ -90,7 +92,7 @@ def is_cid(text: str) -> bool:
 
 def cid_text(cid: bytes) -> str:
     """The text of a binary CID: base32, as links are written (`bafyrei...`)."""
-    return "b" + base64.b32encode(cid).decode("ascii").rstrip("=").lower()
+    return libipld.encode_cid(cid)
 
 
 def cid_bytes(text: str) -> bytes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tickwork.atproto import cbor
-from tickwork.atproto.errors import InvalidRepositoryError
+import libipld
 
 POSTS = "app.bsky.feed.post"
 PROFILES = "app.bsky.actor.profile"
@@ -32,8 +31,8 @@ def read(collection: str, data: bytes) -> Text | None:
     Fields of another type than the lexicon's count as missing: a repository's owner may write anything.
     """
     try:
-        record = cbor.decode(data, collection)
-    except InvalidRepositoryError:
+        record = libipld.decode_dag_cbor(data)
+    except Exception:  # whatever a hostile record makes it raise: one that cannot be read has no text
         return None
     if not isinstance(record, dict) or record.get("$type") != collection:
         return None
@@ -47,12 +46,12 @@ def read(collection: str, data: bytes) -> Text | None:
     return Text(title, text, langs, tags, _string(record, "createdAt")[:40])
 
 
-def _string(record: dict[str, cbor.Value], name: str) -> str:
+def _string(record: dict[str, object], name: str) -> str:
     value = record.get(name)
     return value[:_MOST_CHARACTERS].strip() if isinstance(value, str) else ""
 
 
-def _words(record: dict[str, cbor.Value], name: str, most: int) -> str:
+def _words(record: dict[str, object], name: str, most: int) -> str:
     values = record.get(name)
     words = [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
     return " ".join("_".join(word.split())[:64] for word in words[:most] if word.strip())
