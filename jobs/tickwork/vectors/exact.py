@@ -22,11 +22,13 @@ Places = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 BLOCK = 256
-BLOCK_BYTES = 12 << 20
-"""A product has at most so many rows and bytes. Memory of this size is used again for the next one; larger pieces go
-back to the system each time, and getting them anew costs as much as the product."""
+BLOCK_BYTES = 64 << 20
+"""A product has at most so many rows and bytes. The more rows, the less it costs a row: below some 200, rearranging the
+columns for the processor takes longer than multiplying them."""
+PART = 64
+"""Rows of a product that are gone through together: memory of their size is used again, larger pieces are not."""
 GROUP = 64
-"""Columns of which only the largest is looked at first: the C largest numbers lie in C such groups."""
+"""Columns of which only the largest is looked at first: the C largest numbers lie in C such groups. A power of two."""
 PAIRS_AT_ONCE = 8192
 _FLOAT32_ERROR = 1e-7
 """Generous bound of the error of a float32 product of two unit vectors, for each of their numbers (u = 6e-8)."""
@@ -53,8 +55,12 @@ class Exact:
         # A GPU multiplies float16 as fast as bfloat16, and with float16 nothing is rounded.
         self._dtype = torch.float16 if device.is_gpu and device.dtype != torch.float32 else device.dtype
         self._stored = torch.from_numpy(np.array(vectors)).to(self._where)
-        self._fast = self._stored.to(self._dtype)
-        exact, rounded = self._stored.float(), self._fast.float()
+        fast = self._stored.to(self._dtype)
+        exact, rounded = self._stored.float(), fast.float()
+        # As columns, which is how they are multiplied, and one piece of memory for all products: getting it from the
+        # system each time costs as much as the product.
+        self._columns = fast.T.contiguous()
+        self._room = torch.empty(0, dtype=self._dtype, device=self._where)
         norms = exact.norm(dim=1)
         self._largest = float(norms.max()) if self.count else 1.0
         self._float32_error = max(1e-4, _FLOAT32_ERROR * self.dim) * self._largest**2
@@ -72,7 +78,7 @@ class Exact:
         k_there = min(k, self.count - 1)
         places = np.full((len(rows), k), -1, np.int64)
         scores = np.full((len(rows), k), -np.inf)
-        for block in self._blocks(len(rows), self.count):
+        for block in self._blocks(len(rows), self.count) if k_there > 0 else ():
             found, found_scores = self._block(torch.from_numpy(rows[block]).to(self._where), k_there)
             places[block, :k_there] = found.cpu().numpy()
             scores[block, :k_there] = found_scores.cpu().numpy()
@@ -85,10 +91,10 @@ class Exact:
         # What a result was rounded by is a share of it, and a result that may reach the floor is about the floor.
         slack = self._error[right] + self._unit_roundoff * (floor.abs() + 0.01).nan_to_num(posinf=1.0)
         reach = self._down((floor - slack).to(torch.float32))
-        those = self._fast[right].T
+        those = self._columns[:, right]
         for block in self._blocks(len(rows), len(columns)):
             left = torch.from_numpy(rows[block]).to(self._where)
-            at, to = (self._fast[left] @ those >= reach).nonzero(as_tuple=True)
+            at, to = (self._products(left, those) >= reach).nonzero(as_tuple=True)
             for first in range(0, len(at), PAIRS_AT_ONCE):
                 some = slice(first, first + PAIRS_AT_ONCE)
                 pair_rows, pair_columns = left[at[some]], right[to[some]]
@@ -102,6 +108,14 @@ class Exact:
         step = BLOCK if self._where.type == "cuda" else max(16, min(BLOCK, BLOCK_BYTES // bytes_a_row))
         return (slice(start, start + step) for start in range(0, rows, step))
 
+    def _products(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """The fast products of rows with columns, until the next ones are asked for."""
+        size = len(rows) * columns.shape[1]
+        if len(self._room) < size:
+            self._room = torch.empty(size, dtype=self._dtype, device=self._where)
+        room = self._room[:size].view(len(rows), columns.shape[1])
+        return torch.mm(self._columns[:, rows].T.contiguous(), columns, out=room)
+
     def _down(self, numbers: torch.Tensor) -> torch.Tensor:
         """`numbers` in the fast format, none of them larger than before."""
         margin = self._unit_roundoff * numbers.abs().clamp(min=1e-6)
@@ -111,25 +125,39 @@ class Exact:
         return (self._stored[rows].double() * self._stored[columns].double()).sum(1)
 
     def _block(self, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if k <= 0:
-            empty = torch.zeros((len(rows), 0), device=self._where)
-            return empty.long(), empty.double()
-        wanted = min(2 * k + 4, self.count)
-        products = self._fast[rows] @ self._fast.T
+        products = self._products(rows, self._columns)
         products[torch.arange(len(rows), device=self._where), rows] = -torch.inf
+        best = torch.empty((len(rows), k), dtype=torch.int64, device=self._where)
+        best_scores = torch.empty((len(rows), k), dtype=torch.float64, device=self._where)
+        doubtful = [torch.zeros(0, dtype=torch.int64, device=self._where)]
+        for start in range(0, len(rows), PART):
+            part = slice(start, start + PART)
+            best[part], best_scores[part], doubt = self._choose(products[part], rows[part], k, k + k // 2 + 4)
+            doubtful.append(start + doubt)
+        again = torch.cat(doubtful)
+        if len(again):
+            best[again], best_scores[again], doubt = self._choose(products[again], rows[again], k, 8 * k)
+            again = again[doubt]
+        if len(again):
+            best[again], best_scores[again] = self._certain(rows[again], k)
+        return best, best_scores
+
+    def _choose(
+        self, products: torch.Tensor, rows: torch.Tensor, k: int, wanted: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The nearest of rows among `wanted` candidates each, and which of the rows may have others."""
+        wanted = min(wanted, self.count)
         columns, bound = _largest(products, wanted)
         columns = columns.sort(dim=1).values
         scores = torch.bmm(self._stored[columns].double(), self._stored[rows].double().unsqueeze(2)).squeeze(2)
         scores[columns == rows.unsqueeze(1)] = -torch.inf
         order = scores.sort(dim=1, descending=True, stable=True)
         best, best_scores = columns.gather(1, order.indices)[:, :k], order.values[:, :k]
-        if wanted < self.count:
-            # Every row outside has a fast product of at most `bound`; so much larger may its score be.
-            outside = bound.double() + self._error[rows] + self._unit_roundoff * bound.double().abs()
-            doubtful = (best_scores[:, -1] <= outside).nonzero().flatten()
-            if len(doubtful):
-                best[doubtful], best_scores[doubtful] = self._certain(rows[doubtful], k)
-        return best, best_scores
+        if wanted == self.count:
+            return best, best_scores, rows[:0]
+        # Every row outside has a fast product of at most `bound`; so much larger may its score be.
+        outside = bound.double() + self._error[rows] + self._unit_roundoff * bound.double().abs()
+        return best, best_scores, (best_scores[:, -1] <= outside).nonzero().flatten()
 
     def _certain(self, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The nearest of rows by float32, each with every other that may be among them."""
@@ -153,11 +181,16 @@ def _largest(products: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Te
     if groups <= 2 * count:
         found = products.topk(count, dim=1, sorted=False)
         return found.indices, found.values.min(dim=1).values
-    whole = products[:, : groups * GROUP].view(rows, groups, GROUP)
-    chosen = whole.amax(dim=2).topk(count, dim=1, sorted=False).indices
-    inside = whole.gather(1, chosen.unsqueeze(2).expand(-1, -1, GROUP)).view(rows, count * GROUP)
-    offsets = torch.arange(GROUP, device=products.device)
-    columns = (chosen.unsqueeze(2) * GROUP + offsets).view(rows, count * GROUP)
+    # A column in every `groups` is one group's: whole stretches of memory are then compared with each other.
+    whole = products[:, : groups * GROUP].view(rows, GROUP, groups)
+    halved, half = whole, GROUP
+    while half > 1:
+        half //= 2
+        halved = torch.maximum(halved[:, :half], halved[:, half : 2 * half])
+    chosen = halved[:, 0].topk(count, dim=1, sorted=False).indices.unsqueeze(1)
+    inside = whole.gather(2, chosen.expand(-1, GROUP, -1)).view(rows, GROUP * count)
+    offsets = torch.arange(GROUP, device=products.device).view(1, GROUP, 1) * groups
+    columns = (chosen + offsets).view(rows, GROUP * count)
     rest = width - groups * GROUP
     if rest:
         inside = torch.cat([inside, products[:, groups * GROUP :]], dim=1)
