@@ -35,6 +35,8 @@ CLAIM_UNTIL = 0.9
 """Share of the pass's time after which nothing more is begun: what is under way then can still be stored."""
 DOCUMENT_SECONDS = 300.0
 """How long a document may be used that was read to find the server, before the repository is fetched there."""
+MAX_DOCUMENTS = 10_000
+"""So many are remembered; the others are asked for once more."""
 MAX_DIRECTORY_FAULTS = 3
 
 
@@ -207,7 +209,8 @@ class Backfill:
             return self._failed(claim, "generic", f"the document of {claim.did} names no server")
         with self._store.transaction():
             self._queue.located(claim, identity, located.host)
-        self._documents[claim.id] = (time.monotonic(), identity)
+        if len(self._documents) < MAX_DOCUMENTS:
+            self._documents[claim.id] = (time.monotonic(), identity)
         self._rota.expect(located.host)
         return _Settled(f"is at {located.host}", left=False, items=0)
 

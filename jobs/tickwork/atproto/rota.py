@@ -24,6 +24,8 @@ class Rota:
         self._per_host = per_host
         self._unknown = unknown
         self._turns: deque[str] = deque()
+        self._listed: set[str] = set()
+        """What is in `_turns`."""
         self._looked = -math.inf
         self._taken: defaultdict[str, set[int]] = defaultdict(set)
         self._resting: dict[str, float] = {}
@@ -39,10 +41,12 @@ class Rota:
             host = self._turns.popleft()
             taken = self._taken[host]
             if self._rests(host):
+                self._listed.discard(host)
                 continue
             if len(taken) < (self._per_host if host else self._unknown):
                 claim = self._queue.take(host, taken)
                 if claim is None:
+                    self._listed.discard(host)
                     continue
                 taken.add(claim.id)
                 self._turns.append(host)
@@ -52,7 +56,8 @@ class Rota:
 
     def expect(self, host: str) -> None:
         """There may be something to fetch from this server."""
-        if host not in self._turns and not self._rests(host):
+        if host not in self._listed and not self._rests(host):
+            self._listed.add(host)
             self._turns.append(host)
 
     def done(self, claim: Claim) -> None:
