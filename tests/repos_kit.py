@@ -15,11 +15,13 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import typer.main
 
 from tests.upstreams.pds import Network
 from tickwork.cli import main
@@ -34,6 +36,9 @@ retry_seconds = 0.05
 retry_cap_seconds = 0.2
 list_again_seconds = 0
 """
+
+
+_parameters = cache(typer.main.get_params_from_function)
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,10 @@ class Archive:
         with (
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            # Nobody here speaks TLS, and reading the list of authorities takes longer than most passes.
+            # These take longer than most passes: the list of authorities, which nobody here needs, and the signatures
+            # of all commands, which are the same each time.
             patch.object(ssl.SSLContext, "load_verify_locations"),
+            patch.object(typer.main, "get_params_from_function", _parameters),
             pytest.raises(SystemExit) as end,
         ):
             main([*self.options, "atproto", *arguments])
