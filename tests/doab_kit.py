@@ -23,6 +23,7 @@ from unittest import mock
 import pytest
 import typer
 
+from tests.nursery import Nursery
 from tests.upstreams.books import Book
 from tests.upstreams.oai import FakeOai
 from tests.upstreams.oai_records import utc_stamp
@@ -63,48 +64,10 @@ class Done:
     err: str
 
 
-_NURSERY = """
-import json, os, sys
-import tickwork.doab.commands, tickwork.store.migrations, tickwork.upstream.session
-from tickwork.cli import main
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        main(json.loads(line))
-        sys.exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+class DoabNursery(Nursery):
+    """Commands of DOAB's jobs."""
 
-
-class Nursery:
-    """Starts commands as processes of their own without the second that imports take: they are forked ready-made."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> Nursery:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def start(self, arguments: list[str]) -> int:
-        """Start a command; gives its pid. The one before must have ended."""
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(arguments) + "\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def ended(self) -> int:
-        """Wait for the command's end; gives its exit code, negative for a signal."""
-        return self._line()
-
-    def _line(self) -> int:
-        assert self._process.stdout
-        return int(self._process.stdout.readline())
+    prepare = "import sqlite_utils, tickwork.doab.commands, tickwork.store.migrations, tickwork.upstream.session"
 
 
 class Site:

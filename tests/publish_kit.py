@@ -21,14 +21,20 @@ import faiss
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pytest
 import typer
 
+from tests.nursery import Nursery
 from tests.operate_kit import Said
 from tickwork.cli import main
 from tickwork.contract import database
 from tickwork.contract.layout import Layout
+from tickwork.contract.markers import Markers
 from tickwork.doab.corpus import CORPORA
 from tickwork.doab.store import DoabStore
+from tickwork.publish import index as index_stage
+from tickwork.publish import similar as similar_stage
+from tickwork.publish import words as words_stage
 from tickwork.publish.generations import SIMILAR, Generation, Generations
 from tickwork.publish.index import read_index
 from tickwork.publish.matrix import Matrix
@@ -213,11 +219,30 @@ class Shelf:
         with closing(sqlite3.connect(self.layout.database("ledger"))) as ledger:
             return str(ledger.execute("SELECT reason FROM passes ORDER BY id DESC LIMIT 1").fetchone()[0])
 
+    def halted(self) -> str:
+        """Why publishing is halted, empty when it is not."""
+        return Markers(self.layout.job("doab-publish")).halted_reason()
+
     def leftovers(self) -> set[str]:
         """What lies beside the generations and within them and should not."""
         entries = {path for path in self.generations.folder.rglob("*") if not path.is_dir()}
         names = [entry.relative_to(self.generations.folder).as_posix() for entry in entries]
         return {name for name in names if name != "current" and not re.fullmatch(_FILE, name)}
+
+
+def changed(shelf: Shelf) -> None:
+    """Change, delete and add a few of sixty books or more."""
+    shelf.change({identifier: some(1, identifier)[0] for identifier in (3, 20, 41)})
+    shelf.delete([8, 11])
+    shelf.add(some(4, 99))
+
+
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units of a few books."""
+    monkeypatch.setattr(words_stage, "AT_ONCE", 7)
+    monkeypatch.setattr(similar_stage, "FOUND", 9)
+    monkeypatch.setattr(similar_stage, "UPDATED", 11)
+    monkeypatch.setattr(index_stage, "PART", 25)
 
 
 _FILE = rf"\d{{8}}T\d{{6}}Z-[0-9a-f]{{6}}/({'|'.join(map(re.escape, GENERATION))})"
@@ -310,52 +335,24 @@ def content(generation: Generation) -> dict[str, Any]:
     }
 
 
-class Nursery:
-    """Starts commands as processes of their own, forked ready-made, which can be told to die by their own hand.
+class PublishNursery(Nursery):
+    """Commands of publishing, which can be told to die by their own hand.
 
     `die_at` n: SIGKILL right before the n-th thing done to a file or folder below `generations/`.
     """
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __enter__(self) -> Nursery:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-
-    def start(self, arguments: list[str], die_at: int = 0) -> int:
-        """Start a command; gives its pid. The one before must have ended."""
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps([die_at, arguments]) + "\n")
-        self._process.stdin.flush()
-        return self._line()
-
-    def ended(self) -> int:
-        """Wait for the command's end; gives its exit code, negative for a signal."""
-        return self._line()
-
-    def run(self, arguments: list[str], die_at: int = 0) -> int:
-        """Start a command and wait for its end."""
-        self.start(arguments, die_at)
-        return self.ended()
-
-    def _line(self) -> int:
-        assert self._process.stdout
-        return int(self._process.stdout.readline())
-
-
-_NURSERY = """
-import json, os, signal, sys
+    prepare = """
+import os, signal, sys
 import faiss, numpy, sqlite_utils, torch
 import tickwork.doab.corpus, tickwork.publish.campaign, tickwork.publish.check, tickwork.publish.commands
 import tickwork.publish.index, tickwork.publish.similar, tickwork.publish.snapshot, tickwork.publish.words
-from tickwork.cli import main
 
 EVENTS = {"os.rename", "os.remove", "os.symlink", "os.link", "os.rmdir", "os.mkdir", "open", "sqlite3.connect"}
+
+def born(die_at=0):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    if die_at:
+        deadly(die_at)
 
 def deadly(die_at):
     left = [die_at]
@@ -365,16 +362,4 @@ def deadly(die_at):
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
-
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        die_at, arguments = json.loads(line)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        if die_at:
-            deadly(die_at)
-        main(arguments)
-        sys.exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
-from tests.vectors_kit import DOAB, change, config, make_state, store_vectors, tiny_model
+from tests.vectors_kit import DOAB, change_all, config, make_state, store_vectors, tiny_model
 from tickwork.cli import main
 from tickwork.contract.layout import Layout
 from tickwork.publish.generations import Generation, Generations
@@ -77,8 +77,10 @@ class Deployment:
     def put(self, books: Mapping[int, Mapping[str, Any]], fingerprint: str = "by hand") -> None:
         """Store books, and the vectors of those that have one."""
         empty = {"subjects": [], "creators": [], "publisher": "", "year": None, "language": ""}
-        for number, columns in books.items():
-            change(self.state, number, **{**empty, **{k: v for k, v in columns.items() if k != "vector"}})
+        rows = {number: {**empty, **columns} for number, columns in books.items()}
+        for row in rows.values():
+            row.pop("vector", None)
+        change_all(self.state, rows)
         vectors = {number: columns["vector"] for number, columns in books.items() if "vector" in columns}
         if vectors:
             store_vectors(self.state, vectors, fingerprint)

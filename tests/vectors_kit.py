@@ -1,7 +1,8 @@
-"""What the tests of vectors, publishing and search share: a corpus of a few books, a tiny model, vectors by hand."""
+"""What the tests of vectors, publishing and search share: a corpus of a few books, vectors by hand, models."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import sqlite3
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from tickwork.store import changes
 from tickwork.store.migrations import migrate
 from tickwork.vectors.corpus import Corpus, embedded, text_hash
 from tickwork.vectors.info import ModelInfo
+from tickwork.vectors.model import Batch
+from tickwork.vectors.settings import VectorSettings
 from tickwork.vectors.store import VectorStore
 
 DOAB: Corpus = CORPORA[0]
@@ -74,12 +78,18 @@ def book(number: int, seed: int = 1) -> dict[str, Any]:
 
 def change(state: Path, number: int, **columns: Any) -> None:
     """Change columns of a book, as a harvest would; a book there is not yet is added."""
+    change_all(state, {number: columns})
+
+
+def change_all(state: Path, books: Mapping[int, Mapping[str, Any]]) -> None:
+    """Change columns of books, in one transaction and in the order given."""
     with documents(state) as db:
-        if not db.execute("SELECT 1 FROM records WHERE id = ?", (number,)).fetchone():
-            _insert(db, number, book(number) | columns)
-            return
-        names = ", ".join(f"{name} = ?" for name in columns)
-        db.execute(f"UPDATE records SET {names} WHERE id = ?", (*map(_value, columns.values()), number))
+        for number, columns in books.items():
+            if not db.execute("SELECT 1 FROM records WHERE id = ?", (number,)).fetchone():
+                _insert(db, number, book(number) | columns)
+                continue
+            names = ", ".join(f"{name} = ?" for name in columns)
+            db.execute(f"UPDATE records SET {names} WHERE id = ?", (*map(_value, columns.values()), number))
 
 
 def delete(state: Path, *numbers: int) -> None:
@@ -172,6 +182,46 @@ def random_vectors(numbers: Sequence[int], dim: int = DIM, seed: int = 1) -> dic
 def _unit(vector: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float16]:
     long = np.asarray(vector, np.float64)
     return (long / np.linalg.norm(long)).astype(np.float16)
+
+
+# A model that computes nothing.
+
+
+class FakeModel:
+    """A model that keeps the texts it is given; a vector of its says which text it is of, and by which model."""
+
+    def __init__(self) -> None:
+        self.name = "first"
+        self.texts: list[str] = []
+        self.cannot: tuple[str, ...] = ()
+        self.loaded = 0
+        self.device = SimpleNamespace(dtype="torch.float32")
+
+    def inspect(self, settings: VectorSettings, template: str) -> object:
+        return by_hand(f"{self.name} {settings.max_tokens} {template}")
+
+    def load(self, *_: object) -> FakeModel:
+        self.loaded += 1
+        return self
+
+    def encode(self, texts: Sequence[str], batch_tokens: int) -> Iterator[Batch]:
+        able = [place for place, text in enumerate(texts) if not any(word in text for word in self.cannot)]
+        for start in range(0, len(able), batch_tokens):
+            places = able[start : start + batch_tokens]
+            self.texts += [texts[place] for place in places]
+            yield Batch(places, np.array([self.vector(texts[place]) for place in places], np.float16))
+
+    def vector(self, text: str) -> list[float]:
+        digest = hashlib.sha256(f"{self.name}: {text}".encode()).digest()
+        return [byte / 256 for byte in digest]
+
+
+def right(state: Path, model: FakeModel) -> bool:
+    """Whether every live document has the vector of its present text, and no other document has one."""
+    with documents(state) as db:
+        truth = {one.id: np.array(model.vector(embedded(one)), np.float16) for one in DOAB.after(db, 0, 10_000)}
+    found = {number: vector for number, vector in stored(state).items() if vector is not None}
+    return found.keys() == truth.keys() and all((found[number] == truth[number]).all() for number in truth)
 
 
 # A model: small enough to be made for each test.

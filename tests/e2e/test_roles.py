@@ -11,9 +11,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.wrappers import ROOT
+from tickwork.atproto.settings import AtprotoSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -21,8 +23,6 @@ TOOLS = Path(sys.executable).parent
 
 HARVEST = "doab-harvest"
 BACKFILL = "doab-backfill"
-EMBED = "doab-embed"
-PUBLISH = "doab-publish"
 
 
 def play(inventory: Path, root: Path, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
@@ -54,6 +54,10 @@ class Deployment:
     def settings(self) -> dict[str, Any]:
         return tomllib.loads((self.root / "etc/tickwork/tickwork.toml").read_text())
 
+    @property
+    def command(self) -> Path:
+        return self.root / "usr/local/bin/tickwork"
+
     def wrapper(self, job: str) -> Path:
         return self.root / "usr/local/lib/tickwork/jobs" / job
 
@@ -75,8 +79,12 @@ def deployment(tmp_path: Path) -> Deployment:
 def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: Deployment) -> None:
     odd = {"quoted": 'a "b" \\ c', "list": ["ü", "😀"], "nested": {"deep": True, "number": 1.5}}
     variables = {
-        "doab_vectors": True,
+        "tickwork_sources": ["doab", "atproto"],
         "doab_settings": odd,
+        "atproto_relays": ["https://relay.example.org"],
+        "atproto_filter": {"mode": "filter", "signals": ["app.bsky.feed.*"]},
+        "atproto_shard": "2/8",
+        "atproto_settings": {"max_attempts": 3},
         "tickwork_vectors": {"top_k": 5},
         "tickwork_overrides": {HARVEST: {"schedule": "H H(1-5) * * *"}},
     }
@@ -91,12 +99,16 @@ def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: 
     settings = deployment.settings()
     assert settings["doab"] == odd
     assert settings["vectors"]["top_k"] == 5
-    assert set(settings["jobs"]) == {HARVEST, BACKFILL, EMBED, PUBLISH}
-    assert settings["jobs"][EMBED]["locks"] == settings["jobs"][PUBLISH]["locks"] == ["vectors"]
+    given = msgspec.convert(settings["atproto"], AtprotoSettings)
+    assert (given.relays, given.shard, given.max_attempts) == (("https://relay.example.org",), "2/8", 3)
+    assert given.filter.signals == ("app.bsky.feed.*",)
+    assert set(settings["jobs"]) == {HARVEST, BACKFILL, "atproto-discover", "atproto-backfill"}
     assert re.fullmatch(r"\d+ [1-5] \* \* \*", settings["jobs"][HARVEST]["schedule"])
     assert settings["jobs"][BACKFILL]["command"] == ["doab", "backfill", "--limit", "500", "--seconds", "1080"]
 
-    scripts = [deployment.root / "usr/local/bin/tickwork", deployment.wrapper(HARVEST), deployment.wrapper(BACKFILL)]
+    checked = subprocess.run([deployment.command, "check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    scripts = [deployment.command, deployment.wrapper(HARVEST), deployment.wrapper(BACKFILL)]
     for tool in (["shellcheck"], ["shfmt", "-d", "-i", "2", "-ci"]):
         done = subprocess.run([TOOLS / tool[0], *tool[1:], *scripts], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -132,6 +144,10 @@ def job(**override: Any) -> dict[str, Any]:
     return {"tickwork_overrides": {BACKFILL: override}}
 
 
+def network(**override: Any) -> dict[str, Any]:
+    return {"tickwork_sources": ["atproto"], "atproto_relays": ["https://relay.example.org"], **override}
+
+
 # What each host of one inventory has wrong, and what is said about it.
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "late": (
@@ -162,8 +178,38 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "first": ({}, "doab-harvest is armed on first and second, which speak to one upstream"),
     "second": ({}, "doab-harvest is armed on first and second, which speak to one upstream"),
+    "listless": (
+        network(atproto_relays=[]),
+        "atproto_relays and atproto_hosts of listless are empty, so there is nothing to discover",
+    ),
+    "fourth": (network(atproto_shard="4/3"), "atproto_shard of fourth is 4/3: write 2/8 for the second of eight hosts"),
+    "unfiltered": (network(atproto_filter={"mode": "filter"}), "mode filter needs collections or signals"),
+    "whole": (network(atproto_filter={"signals": ["app.bsky.*"]}), "mode full has neither"),
+    "twice": (
+        network(atproto_settings={"shard": "1/2"}),
+        "atproto_settings has shard, which has a variable of its own: atproto_shard",
+    ),
+    "empty": (network(atproto_vectors=True, atproto_ephemeral=True), "atproto_ephemeral stores none; set one of them"),
+    "unlocked": (
+        network(atproto_ticks=[{"name": "mine", "command": "atproto backfill", "locks": ["mine"]}]),
+        "whose command begins with atproto backfill must have the lock atproto-repos",
+    ),
+    # Shards of different counts share servers.
+    "half": (
+        network(atproto_shard="1/2", atproto_upstream="split"),
+        "atproto-discover is armed on half and third, which speak to one upstream",
+    ),
+    "third": (
+        network(atproto_shard="2/3", atproto_upstream="split"),
+        "atproto-discover is armed on half and third, which speak to one upstream",
+    ),
 }
-OTHERS = {"elsewhere": {"doab_upstream": "another server"}, "resting": {"doab_armed": False}}
+OTHERS = {
+    "elsewhere": {"doab_upstream": "another server"},
+    "resting": {"doab_armed": False},
+    "north": network(atproto_shard="1/2"),
+    "south": network(atproto_shard="2/2"),
+}
 
 
 def test_what_cannot_work_is_refused_by_name_before_anything_is_installed(tmp_path: Path) -> None:
@@ -171,7 +217,7 @@ def test_what_cannot_work_is_refused_by_name_before_anything_is_installed(tmp_pa
     hosts = {
         name: {
             "tickwork_root": str(tmp_path / name),
-            **({} if name in ("first", "second") else {"doab_upstream": name}),
+            **({} if name in ("first", "second") else {"doab_upstream": name, "atproto_upstream": name}),
             **wrong,
         }
         for name, (wrong, _) in REFUSED.items()
@@ -191,7 +237,8 @@ def test_what_cannot_work_is_refused_by_name_before_anything_is_installed(tmp_pa
     # The first host alone must see the second, although the play is limited to one of them.
     said = " ".join(play(inventory, tmp_path, "--limit", "first").stdout.split())
     assert REFUSED["first"][1] in said
-    done = play(inventory, tmp_path, "--limit", "all", "--check")
+    # The rules alone: nobody waits for what those that keep them would have installed.
+    done = play(inventory, tmp_path, "--limit", "all", "--check", "--tags", "always")
     said = " ".join(done.stdout.split())
     for name, (_, words) in REFUSED.items():
         assert re.search(rf"(fatal|failed): \[{name}\]", said), name

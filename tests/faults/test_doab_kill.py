@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doab_kit import DRAINED, HARVEST_ALL, Clock, Nursery, Row, Site, active_in, stored_by, well_mannered
+from tests.doab_kit import DRAINED, HARVEST_ALL, Clock, DoabNursery, Row, Site, active_in, stored_by, well_mannered
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
@@ -32,8 +32,8 @@ def oai() -> Iterator[FakeOai]:
 
 
 @pytest.fixture
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as running:
+def nursery() -> Iterator[DoabNursery]:
+    with DoabNursery() as running:
         yield running
 
 
@@ -44,7 +44,7 @@ class Campaigns:
     more: so it falls anywhere within a unit, however busy the machine is. Every fifth kill comes with the start.
     """
 
-    def __init__(self, home: Path, oai: FakeOai, nursery: Nursery, command: tuple[str, ...]) -> None:
+    def __init__(self, home: Path, oai: FakeOai, nursery: DoabNursery, command: tuple[str, ...]) -> None:
         self.home, self.oai, self.nursery, self.command = home, oai, nursery, command
         self.random = random.Random(SEED)
         self.kills = self.campaigns = 0
@@ -123,7 +123,7 @@ class Backfills(Campaigns):
 
 
 def test_a_harvest_killed_fifty_times_ends_as_if_nothing_had_happened(
-    oai: FakeOai, nursery: Nursery, tmp_path: Path
+    oai: FakeOai, nursery: DoabNursery, tmp_path: Path
 ) -> None:
     oai.fault("slow", seconds=0.02, count=None)
     campaigns = Campaigns(tmp_path, oai, nursery, HARVEST_ALL)
@@ -133,7 +133,7 @@ def test_a_harvest_killed_fifty_times_ends_as_if_nothing_had_happened(
 
 
 def test_a_backfill_killed_fifty_times_ends_as_if_nothing_had_happened_and_asks_for_nothing_twice(
-    oai: FakeOai, nursery: Nursery, tmp_path: Path
+    oai: FakeOai, nursery: DoabNursery, tmp_path: Path
 ) -> None:
     oai.fault("slow", seconds=0.002, count=None)
     ids = tmp_path / "ids"
@@ -145,7 +145,7 @@ def test_a_backfill_killed_fifty_times_ends_as_if_nothing_had_happened_and_asks_
 
 
 def test_a_backfill_with_its_own_discovery_killed_at_random_ends_the_same(
-    oai: FakeOai, nursery: Nursery, tmp_path: Path
+    oai: FakeOai, nursery: DoabNursery, tmp_path: Path
 ) -> None:
     oai.fault("slow", seconds=0.002, count=None)
     Backfills(tmp_path, oai, nursery, ("backfill",)).run(12)

@@ -16,7 +16,7 @@ from tests.doab_kit import (
     HARVEST_ALL,
     MORE,
     Clock,
-    Nursery,
+    DoabNursery,
     Site,
     active_in,
     poll,
@@ -98,7 +98,7 @@ def test_a_stop_during_a_slow_answer_is_obeyed_within_a_second(
     ids.write_text("".join(f"{identifier}\n" for identifier in ACTIVE))
     oai.fault(kind, verb=verb, nth=3, **SLOW[kind])
     command = HARVEST_ALL if verb == "ListRecords" else ("backfill", "--ids-file", str(ids))
-    with Nursery() as nursery:
+    with DoabNursery() as nursery:
         pid = nursery.start(site.command(*command))
         poll(lambda: [seen.fault for seen in oai.history].count(kind))
         time.sleep(0.1)  # let some of it drip
@@ -118,7 +118,7 @@ def test_a_stop_during_a_slow_answer_is_obeyed_within_a_second(
 @pytest.mark.slow
 def test_a_stop_during_the_silence_between_two_requests_is_obeyed_within_a_second(oai: FakeOai, tmp_path: Path) -> None:
     site = Site(tmp_path, oai, rate=30.0)
-    with Nursery() as nursery:
+    with DoabNursery() as nursery:
         pid = nursery.start(site.command(*HARVEST_ALL))
         poll(lambda: oai.history and oai.history[0].ended)
         time.sleep(0.1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.publish_kit import DRAINED, Nursery, Shelf, agrees, content, some
+from tests.publish_kit import DRAINED, PublishNursery, Shelf, agrees, changed, content, some
 from tickwork.publish.generations import Generation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -27,8 +27,8 @@ CAMPAIGNS = 300 if SOAK else 3
 
 
 @pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as running:
+def nursery() -> Iterator[PublishNursery]:
+    with PublishNursery() as running:
         yield running
 
 
@@ -43,9 +43,7 @@ def increment(home: Path) -> Shelf:
     """Books that changed since they were published; publishing them removes the generation there is."""
     shelf = first(home)
     shelf.publish()
-    shelf.change({identifier: some(1, identifier)[0] for identifier in (3, 20, 41)})
-    shelf.delete([8, 11])
-    shelf.add(some(4, 99))
+    changed(shelf)
     return shelf
 
 
@@ -62,7 +60,7 @@ def whole(shelf: Shelf) -> Generation | None:
     ids=["first", "increment", "index"],
 )
 def test_a_campaign_that_dies_before_anything_it_does_to_a_file_ends_as_if_it_had_not(
-    nursery: Nursery, tmp_path: Path, made: Any, command: tuple[str, ...]
+    nursery: PublishNursery, tmp_path: Path, made: Any, command: tuple[str, ...]
 ) -> None:
     origin = made(tmp_path / "origin")
     undisturbed = origin.clone(tmp_path / "undisturbed")
@@ -71,12 +69,12 @@ def test_a_campaign_that_dies_before_anything_it_does_to_a_file_ends_as_if_it_ha
     states, deaths = {content_of(before), content_of(undisturbed.current())}, 0
     for die_at in range(1 + SEED % STEP, 1000, STEP):
         shelf = origin.clone(tmp_path / str(die_at))
-        code = nursery.run(shelf.command(*command), die_at)
+        code = nursery.run(shelf.command(*command), die_at=die_at)
         deaths += code == -signal.SIGKILL
         assert content_of(whole(shelf)) in states
         # Once more on the way, a little later: what was taken up must be as good as what was begun.
         if code:
-            nursery.run(shelf.command(*command), 1 + die_at % 7)
+            nursery.run(shelf.command(*command), die_at=1 + die_at % 7)
             assert content_of(whole(shelf)) in states
             # An index is asked for each time it is asked for; it is what is under way that must be finished.
             assert nursery.run(shelf.command(*command)) == DRAINED
@@ -93,7 +91,7 @@ def content_of(generation: Generation | None) -> str:
     return repr(content(generation)) if generation else ""
 
 
-def test_a_campaign_killed_at_random_moments_ends_as_if_it_had_not(nursery: Nursery, tmp_path: Path) -> None:
+def test_a_campaign_killed_at_random_moments_ends_as_if_it_had_not(nursery: PublishNursery, tmp_path: Path) -> None:
     moments, kills = random.Random(SEED), 0
     shelf = Shelf(tmp_path / "shelf", factory="IVF32,SQfp16", nprobe=8)
     shelf.add(some(1000))

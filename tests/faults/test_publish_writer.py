@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.publish_kit import DRAINED, MORE, Nursery, Shelf, agrees, brute_force, index_ids, lists, some
+from tests.publish_kit import DRAINED, MORE, PublishNursery, Shelf, agrees, brute_force, index_ids, lists, some
 from tickwork.publish.matrix import Matrix
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -54,7 +54,7 @@ def test_what_is_published_under_a_writer_is_what_there_was_at_one_moment(tmp_pa
     shelf = Shelf(tmp_path, factory="IVF4,SQfp16", nprobe=4)
     shelf.add(some(500))
     writer = Writer(shelf)
-    with Nursery() as nursery:
+    with PublishNursery() as nursery:
         writer.start()
         try:
             watermarks = []

@@ -1,14 +1,19 @@
-"""What unit tests ask for by name: a bare environment, an empty deployment, and its operator."""
+"""What unit tests ask for by name: a bare environment, deployments without and with books, and their operator."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.operate_kit import Said, Tickwork
 from tickwork import cli
 from tickwork.contract.layout import Layout
+
+if TYPE_CHECKING:  # what comes with `vectors` is imported only where it is asked for
+    from tests.publish_kit import Shelf
+    from tests.vectors_kit import FakeModel
 
 
 @pytest.fixture
@@ -42,3 +47,69 @@ def tickwork(tmp_path: Path, layout: Layout, capsys: pytest.CaptureFixture[str])
         return Said(code, captured.out, captured.err)
 
     return run
+
+
+# Embedding.
+
+
+@pytest.fixture
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
+    """The model that every embedding pass gets, whatever the settings say."""
+    from tests.vectors_kit import FakeModel
+    from tickwork.vectors import device, model
+
+    made = FakeModel()
+    monkeypatch.setattr(model, "inspect", made.inspect)
+    monkeypatch.setattr(model, "load", made.load)
+    monkeypatch.setattr(device, "open_device", lambda *_: made.device)
+    return made
+
+
+@pytest.fixture
+def books(layout: Layout) -> Path:
+    """The folder of a deployment with thirty books."""
+    from tests.vectors_kit import make_state
+
+    return make_state(layout.state, 30)
+
+
+@pytest.fixture
+def embed_doab(tickwork: Tickwork, fake_model: FakeModel) -> Tickwork:
+    """One embedding pass with the fake model, in batches of four texts; takes options and keys of `[vectors]`."""
+    from tests.vectors_kit import config
+
+    def run(*options: str, **vectors: object) -> Said:
+        return tickwork("embed", "doab", *options, config=config("fake/model", **{"batch_tokens": 4, **vectors}))
+
+    return run
+
+
+# Publishing.
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """Sixty books published once, with an inverted file; for all tests, so leave it as it is."""
+    from tests.publish_kit import Shelf, some
+
+    shelf = Shelf(tmp_path_factory.mktemp("published"), factory="IVF4,SQfp16", nprobe=4)
+    shelf.add(some(60))
+    shelf.publish()
+    return shelf
+
+
+@pytest.fixture(scope="session")
+def published_twice(published: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    """The same published once more, from the generation before, after a book changed; leave it as it is, too."""
+    from tests.publish_kit import some
+
+    shelf = published.clone(tmp_path_factory.mktemp("published-twice"))
+    shelf.change({2: some(1, 5)[0]})
+    shelf.publish()
+    return shelf
+
+
+@pytest.fixture
+def shelf(published: Shelf, tmp_path: Path) -> Shelf:
+    """A copy of `published` that is the test's own."""
+    return published.clone(tmp_path / "shelf")

@@ -1,10 +1,9 @@
-"""Generations: listed, verified, rolled back, pruned; the pointer; a damaged one infects nothing."""
+"""Generations: listed, verified, named in order, pruned; a damaged one infects nothing."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,43 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.publish_kit import (
-    DRAINED,
-    FAILED,
-    GENERATION,
-    HALTED,
-    Shelf,
-    agrees,
-    brute_force,
-    by_words,
-    lists,
-    some,
-)
-from tickwork.contract.markers import Markers
+from tests.publish_kit import DRAINED, FAILED, GENERATION, Shelf, agrees, brute_force, lists, some
 from tickwork.contract.outcomes import OperatorError
 from tickwork.publish import generations as generations_module
 from tickwork.publish.generations import Generations
 from tickwork.publish.matrix import Matrix
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    """Two generations of an inverted file, the newer one made from the older."""
-    shelf = Shelf(tmp_path_factory.mktemp("published"), factory="IVF4,SQfp16", nprobe=4)
-    shelf.add(some(60))
-    shelf.publish()
-    shelf.change({2: some(1, 5)[0]})
-    shelf.publish()
-    return shelf
-
-
 @pytest.fixture
-def shelf(published: Shelf, tmp_path: Path) -> Shelf:
-    return published.clone(tmp_path / "shelf")
-
-
-def halted(shelf: Shelf) -> str:
-    return Markers(shelf.layout.job("doab-publish")).halted_reason()
+def shelf(published_twice: Shelf, tmp_path: Path) -> Shelf:
+    return published_twice.clone(tmp_path / "shelf")
 
 
 # Listing and verifying.
@@ -76,6 +48,9 @@ def test_verifying_whole_generations_says_so(shelf: Shelf) -> None:
     said = shelf.run("generations", "doab", "--verify")
     assert said.code == DRAINED
     assert said.out.count("verified") == 2
+
+
+# Damage.
 
 
 def flipped(path: Path) -> None:
@@ -114,7 +89,7 @@ def test_a_damaged_file_is_named_and_its_generation_is_never_switched_to(
         assert refused.code == 2
         assert len(refused.err.splitlines()) == 1
     assert shelf.current().name == newer
-    assert not halted(shelf)
+    assert not shelf.halted()
 
 
 @FILES
@@ -168,153 +143,6 @@ def test_damaged_lists_are_mended_by_finding_them_anew(shelf: Shelf) -> None:
     flipped(shelf.current().folder / "similar.db")
     fresh = shelf.publish(command="similar")
     assert lists(fresh) == brute_force(Matrix.load(fresh.folder), 4)
-
-
-# The pointer.
-
-
-@pytest.mark.parametrize(
-    "target", ["20200101T000000Z-000000", "/etc", "..", "../..", ".", "building", "current", "a\nb", "doab.db", "-rf"]
-)
-def test_a_pointer_to_no_generation_is_an_error_and_publishing_mends_it(shelf: Shelf, target: str) -> None:
-    pointer = shelf.generations.folder / "current"
-    pointer.unlink()
-    pointer.symlink_to(target)
-    searched = shelf.run("search", "doab", "book", "--mode", "words")
-    assert searched.code != DRAINED
-    assert len(searched.err.splitlines()) == 1
-    agrees(shelf, shelf.publish())
-
-
-def test_rolling_back_mends_a_pointer_to_nowhere(shelf: Shelf) -> None:
-    older, newer = shelf.generations.names()
-    shutil.rmtree(shelf.generations.folder / newer)
-    assert shelf.run("generations", "doab", "--roll-back", "previous").code == DRAINED
-    assert shelf.current().name == older
-
-
-@pytest.mark.parametrize("name", ["current", "building", "..", ".", "../doab", "/etc", "nonsense", "2026*"])
-def test_only_a_generation_can_be_rolled_back_to(shelf: Shelf, name: str) -> None:
-    before = shelf.current().name
-    shutil.copytree(shelf.current().folder, shelf.generations.building)
-    said = shelf.run("generations", "doab", "--roll-back", name)
-    assert said.code == 2
-    assert "has no generation" in said.err
-    assert shelf.current().name == before
-
-
-def test_a_link_is_no_generation(shelf: Shelf) -> None:
-    (shelf.generations.folder / "20991231T000000Z-000000").symlink_to(shelf.generations.names()[0])
-    assert len(shelf.generations.names()) == 2
-
-
-def test_what_is_not_ours_in_the_folder_stays(shelf: Shelf) -> None:
-    (shelf.generations.folder / "notes").mkdir()
-    (shelf.generations.folder / "notes" / "why").write_text("an operator's")
-    shelf.publish("--full")
-    shelf.run("generations", "doab", "--prune", "1")
-    assert (shelf.generations.folder / "notes" / "why").exists()
-
-
-def test_the_pointer_is_replaced_and_never_removed(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    pointer, seen = shelf.generations.folder / "current", []
-    for name in ("unlink", "symlink_to", "replace", "rename"):
-        original = getattr(Path, name)
-
-        def watched(path: Path, *rest: object, original: Callable[..., object] = original, **more: object) -> object:
-            result = original(path, *rest, **more)
-            seen.append(pointer.readlink())
-            return result
-
-        monkeypatch.setattr(Path, name, watched)
-    shelf.generations.switch(shelf.generations.names()[0])
-    assert set(map(str, seen)) <= set(shelf.generations.names())
-
-
-# Rolling back.
-
-
-def test_rolling_back_makes_the_one_before_current_and_halts_the_job(shelf: Shelf) -> None:
-    older, newer = shelf.generations.names()
-    assert by_words(shelf.current(), "b2v1") == [2]
-    said = shelf.run("generations", "doab", "--roll-back", "previous")
-    assert said.code == DRAINED
-    assert shelf.current().name == older
-    assert by_words(shelf.current(), "b2v0") == [2]
-    assert f"rolled back from {newer} to {older}" in halted(shelf)
-    assert shelf.run("publish", "doab").code == HALTED
-    assert shelf.current().name == older
-    assert shelf.run("rearm", "doab-publish", "--why", "mended").code == DRAINED
-    agrees(shelf, shelf.publish())
-
-
-def test_one_can_roll_forward_again_by_name(shelf: Shelf) -> None:
-    older, newer = shelf.generations.names()
-    shelf.run("generations", "doab", "--roll-back", older)
-    assert shelf.run("generations", "doab", "--roll-back", newer).code == DRAINED
-    assert shelf.current().name == newer
-
-
-def test_the_current_generation_is_not_rolled_back_to(shelf: Shelf) -> None:
-    said = shelf.run("generations", "doab", "--roll-back", shelf.current().name)
-    assert (said.code, halted(shelf)) == (2, "")
-
-
-def test_there_is_nothing_before_the_first(shelf: Shelf) -> None:
-    shelf.run("generations", "doab", "--prune", "1")
-    said = shelf.run("generations", "doab", "--roll-back", "previous")
-    assert said.code == 2
-    assert "no generation before" in said.err
-    assert not halted(shelf)
-
-
-def test_a_kill_between_the_halt_and_the_switch_of_a_roll_back_publishes_nothing(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Generations, "switch", killed)
-        shelf.run("generations", "doab", "--roll-back", "previous")
-    shelf.change({3: None})
-    newer = shelf.generations.current_name()
-    assert shelf.run("publish", "doab").code == HALTED
-    assert shelf.current().name == newer
-    assert shelf.run("generations", "doab", "--roll-back", "previous").code == DRAINED
-
-
-def test_a_campaign_under_way_does_not_undo_a_roll_back(shelf: Shelf) -> None:
-    older, newer = shelf.generations.names()
-    shelf.change({3: some(1, 6)[0]})
-    while not (shelf.generations.building / "similar.db").exists():
-        assert shelf.run("publish", "doab", "--seconds", "0").code == 3
-    shelf.run("generations", "doab", "--roll-back", "previous")
-    shelf.run("rearm", "doab-publish", "--why", "mended")
-    said = shelf.run("publish", "doab")
-    assert said.code == DRAINED
-    assert f"it was from generation {newer}, and {older} is current" in said.err
-    agrees(shelf, shelf.current())
-
-
-def test_a_pass_that_ends_while_it_is_rolled_back_switches_to_nothing(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    older, newer = shelf.generations.names()
-    shelf.change({3: some(1, 6)[0]})
-    fresh_name = Generations.fresh_name
-
-    def meanwhile(found: Generations, meta: Path) -> str:
-        shelf.generations.switch(older)
-        return fresh_name(found, meta)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Generations, "fresh_name", meanwhile)
-        assert shelf.run("publish", "doab").code == 3
-    assert f"{older} was made current meanwhile" in shelf.reason()
-    assert shelf.current().name == older
-    assert shelf.generations.names() == [older, newer]
-    agrees(shelf, shelf.publish())
 
 
 # Names and pruning.

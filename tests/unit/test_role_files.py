@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import itertools
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import jinja2
 import msgspec
 import pytest
 import yaml
 
 from tests.wrappers import ROOT
+from tickwork.atproto.settings import AtprotoSettings
+from tickwork.cli import SOURCES
 from tickwork.contract.jobs import Job, seconds
+from tickwork.contract.layout import Layout
+from tickwork.operate.check import faults
 
 ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 
@@ -107,6 +116,65 @@ def test_a_job_has_the_same_defaults_in_the_role_and_in_the_programs() -> None:
         if found and "tickwork" not in found[1]:
             expected = field.default if not isinstance(field.default, tuple) else list(field.default)
             assert yaml.safe_load(found[1]) == expected, field.name
+
+
+def read(role: str, file: str = "defaults") -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "roles" / role / file / "main.yml").read_text())
+
+
+def ticks(source: str) -> list[dict[str, Any]]:
+    """The jobs that a source's role has by default, those that embed and publish among them."""
+    lists = [value for name, value in read(source).items() if name.startswith(f"{source}_ticks_of_")]
+    return [tick for each in lists for tick in each]
+
+
+def deployed(*sources: str) -> dict[str, Job]:
+    """The jobs of a host with these sources, all of whose corpora are embedded."""
+
+    def lookup(_: str, name: str, default: object) -> object:
+        return True if name.endswith("_vectors") else default
+
+    templates = jinja2.Environment()
+    templates.filters["bool"] = bool
+    internal = read("tickwork", "vars")["_tickwork_publish_wait"]
+    wait = templates.from_string(internal).render(tickwork_sources=sources, lookup=lookup)
+    jobs = {}
+    for tick in itertools.chain.from_iterable(map(ticks, sources)):
+        job = {key: value for key, value in tick.items() if key in Job.__struct_fields__ and key != "armed"}
+        job["command"] = tick["command"].split()
+        job["lock_wait"] = tick.get("lock_wait", "0").replace("{{ _tickwork_publish_wait }}", wait)
+        job["schedule"] = plan.plan({"schedule": tick["schedule"], "seed": "host"})["schedule"]
+        jobs[tick["name"]] = msgspec.convert(job, Job)
+    return jobs
+
+
+@pytest.mark.parametrize(
+    "sources", [chosen for count in (1, 2) for chosen in itertools.combinations(SOURCES, count)], ids=" and ".join
+)
+def test_the_jobs_of_the_sources_can_live_on_one_host(sources: tuple[str, ...], tmp_path: Path) -> None:
+    assert faults(deployed(*sources), Layout.under(tmp_path)) == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_role_deploys_the_jobs_that_its_programs_have_with_their_locks(source: str) -> None:
+    known = importlib.import_module(f"tickwork.{source}").JOBS
+    assert {job.name: (job.command[:2], job.locks) for job in deployed(source).values()} == {
+        job.name: (job.command[:2], job.locks) for job in known if job.schedule
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_pass_ends_by_its_own_bound_before_its_timeout(source: str) -> None:
+    for job in deployed(source).values():
+        if "--seconds" in job.command:
+            assert int(job.command[job.command.index("--seconds") + 1]) < seconds(job.timeout), job.name
+
+
+def test_a_setting_has_the_same_default_in_the_role_and_in_the_programs() -> None:
+    variables = read("atproto")
+    for name in read("atproto", "vars")["_atproto_named"]:
+        given = msgspec.convert({name: variables[f"atproto_{name}"]}, AtprotoSettings)
+        assert getattr(given, name) == getattr(AtprotoSettings(), name), name
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
