@@ -30,8 +30,11 @@ PAGE = 1000
 """The most that servers give at once."""
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 MAX_CURSOR = 4096
-_PAUSED = "discovery is paused"
 _LISTED_GONE = ("deactivated", "takendown", "suspended")
+
+
+class Paused(Transient):
+    """Enough repositories wait to be fetched."""
 
 
 class _Listed(msgspec.Struct):
@@ -107,7 +110,7 @@ def discover(
         try:
             yield from _pages(store, queue, upstream, one, settings, one_pass)
         except (Held, Transient, Forbidden, UnexpectedStatus, UnsafeUrl, TooLarge) as error:
-            if str(error).startswith(_PAUSED):
+            if isinstance(error, Paused):
                 raise
             faults.append(str(error))
             one_pass.warn(f"the list of {one.name} cannot be read: {error}")
@@ -160,7 +163,8 @@ def _check_water(store: AtprotoStore, queue: Queue, settings: AtprotoSettings) -
         with store.transaction():
             store.remember("paused", "yes" if pause else "")
     if pause:
-        raise Transient(f"{_PAUSED}: {waiting} repositories wait to be fetched; it goes on at {settings.low_water}")
+        low = settings.low_water
+        raise Paused(f"discovery is paused: {waiting} repositories wait to be fetched; it goes on at {low}")
 
 
 def _ask(upstream: Upstream, one: List, cursor: str) -> tuple[_Page, int]:
