@@ -161,6 +161,7 @@ def _figures(connection: sqlite3.Connection, part: Shard) -> dict[str, object]:
         "records": one("SELECT sum(records) FROM counts"),
         "blocks": one("SELECT count(*) FROM blocks"),
         "events": one("SELECT count(*) FROM events"),
+        "last_event": feed.newest(connection),
         "collections": pairs("SELECT collection, sum(records) FROM counts GROUP BY collection ORDER BY 2 DESC"),
         "lists": [_plain(row) for row in connection.execute("SELECT * FROM lists ORDER BY name")],
     }
