@@ -50,7 +50,7 @@ def test_the_table_must_be_one(tickwork: Tickwork) -> None:
 def test_a_corpus_there_is_not_is_told_with_those_there_are(tickwork: Tickwork, command: tuple[str, ...]) -> None:
     said = tickwork(*command)
     assert said.code == 2
-    assert "no corpus 'daob'; the corpora are: doab" in said.err
+    assert "no corpus 'daob'; the corpora are: atproto, doab" in said.err
 
 
 @pytest.fixture

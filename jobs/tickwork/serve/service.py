@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,6 +26,7 @@ POLL_SECONDS = 2.0
 GRACE_SECONDS = 10.0
 """That a generation stays open after another took its place: longer than any request."""
 LOAD_AGAIN_SECONDS = 60.0
+OPENING_ROUNDS, OPENING_SECONDS = 50, 0.01
 _CATALOGUE = ("columns", "foreign_keys", "indexes", "tables", "databases")
 """Datasette's tables of what its databases have, those that refer to others first."""
 
@@ -92,8 +95,13 @@ class Service:
                 continue
             if shelf.edition is not None and edition.encoder is not None:
                 await asyncio.to_thread(edition.encoder.load)
+            try:
+                database = await self._database(edition)
+            except BaseException:
+                edition.close()
+                raise
             old = self.published.place(corpus, edition)
-            retired = self._show_database(edition)
+            retired = self._show(database, corpus)
             if old is not None:
                 self._start(self._retire(old, retired))
             self.published.forget_models()
@@ -113,15 +121,34 @@ class Service:
                 log.exception("looking for what is published failed")
             await asyncio.sleep(every)
 
-    def _show_database(self, edition: Edition) -> list[str]:
-        """Have Datasette serve the edition at its corpus's name; gives its names for those that did before.
+    async def _database(self, edition: Edition) -> Database:
+        """The edition for Datasette, open in each of its threads.
 
-        Datasette keeps connections by a database's name, so each edition has one of its own and only the route is the
-        same. The dictionary is replaced and never changed: requests are going through it.
+        Those would open it when they are first asked for it, and a file that is pruned can be opened by nobody: the
+        catalogue goes through the retired ones as well. Datasette keeps connections by a database's name, so each
+        edition has one of its own and only the route is the same.
         """
         corpus = edition.corpus.name
         database = Database(self.datasette, path=str(edition.generation.database), is_mutable=False)
         database.name, database.route = f"{corpus} {edition.generation.name}", corpus
+        opened: set[int] = set()
+
+        def note(connection: object) -> None:
+            if threading.get_ident() in opened:
+                time.sleep(OPENING_SECONDS)  # so that another thread takes the next
+            opened.add(threading.get_ident())
+
+        for _ in range(OPENING_ROUNDS):
+            await asyncio.gather(*(database.execute_fn(note) for _ in range(THREADS)))
+            if len(opened) == THREADS:
+                break
+        return database
+
+    def _show(self, database: Database, corpus: str) -> list[str]:
+        """Have Datasette serve this at the name of its corpus; gives the names of those that did before.
+
+        The dictionary is replaced and never changed: requests are going through it.
+        """
         before = [name for name, one in self.datasette.databases.items() if one.route == corpus]
         for name in before:
             self.datasette.databases[name].route = f"{corpus} retired"
