@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SOAK = bool(os.environ.get("TICKWORK_SOAK"))
 HOSTS = 50
 ACCOUNTS = 2000 if SOAK else 400
-KILLS = 60 if SOAK else 8
+KILLS = 20 if SOAK else 8
 AT_ONCE = 2
 GONE = ("deactivated", "takendown", "suspended", "deleted", "tombstoned")
 # Hanging servers are given up soon, and nobody is given up for good.
