@@ -17,7 +17,7 @@ import pytest
 from tests.wrappers import ROOT
 from tickwork.atproto.settings import AtprotoSettings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TOOLS = Path(sys.executable).parent
 
