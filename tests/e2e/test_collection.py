@@ -13,7 +13,7 @@ import yaml
 
 from tests.wrappers import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TOOLS = Path(sys.executable).parent
 
