@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import resource
 import shutil
 import sqlite3
@@ -56,6 +57,7 @@ def main() -> None:
                     archive = Archive(Path(scratch) / f"{number}-{size}", network)
                     (archive.state / "db").mkdir(parents=True)
                     shutil.copy(database, archive.state / "db" / "atproto.db")
+                    os.sync()  # the copy's own writing is not to be waited for in the pass
                     archive.good("add", *network.accounts)
                     taken[size].append(_measured(archive, arguments.repositories))
                     shutil.rmtree(archive.state)
