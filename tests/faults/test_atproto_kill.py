@@ -24,7 +24,7 @@ GONE = ("deactivated", "takendown", "suspended", "deleted", "tombstoned")
 CONFIG = f"max_attempts = 100\ntotal_seconds = 4\nmax_bytes = 4000000\nhost_concurrency = {AT_ONCE}\n"
 
 
-def run_to_the_end(archive: Archive, dice: random.Random, kills: int) -> int:
+def run_to_the_end(archive: Archive, network: Network, dice: random.Random, kills: int) -> int:
     """Pass after pass, each of the first killed after a moment, until nothing is left; gives the number of kills."""
     killed = 0
     for _ in range(kills + 200):
@@ -33,6 +33,7 @@ def run_to_the_end(archive: Archive, dice: random.Random, kills: int) -> int:
             said, _ = backfill.communicate(timeout=dice.uniform(1.2, 3.0) if killed < kills else None)
         except subprocess.TimeoutExpired:
             backfill.kill()
+            network.client_died()
             backfill.communicate()
             killed += 1
             continue
@@ -52,7 +53,7 @@ def test_nothing_is_lost_or_doubled_whatever_fails_and_whoever_kills(tmp_path: P
             network.set_status(did, status)
         archive = Archive(tmp_path, network, CONFIG)
         archive.good("add", *network.accounts)
-        killed = run_to_the_end(archive, dice, KILLS)
+        killed = run_to_the_end(archive, network, dice, KILLS)
         assert killed >= KILLS // 2, "the passes were over before they could be killed"
         said = {row["did"]: row["status"] for row in archive.rows("SELECT did, status FROM repos")}
         assert said == {did: gone.get(did, "synced") for did in network.accounts}
@@ -66,7 +67,7 @@ def test_nothing_is_lost_or_doubled_whatever_fails_and_whoever_kills(tmp_path: P
             if archive.run("discover", "--relay", network.relay_url).code == 0:
                 break
             time.sleep(0.5)
-        run_to_the_end(archive, dice, KILLS // 4)
+        run_to_the_end(archive, network, dice, KILLS // 4)
         assert archive.repo(healed)["status"] == "synced"
         for did in edited | {healed}:
             truths[did] = network.truth(did)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,11 @@ from tests.operate_kit import Said, Tickwork
 from tickwork import cli
 from tickwork.contract.layout import Layout
 
-if TYPE_CHECKING:  # what comes with `vectors` is imported only where it is asked for
+if TYPE_CHECKING:  # what comes with `vectors` or `atproto` is imported only where it is asked for
     from tests.publish_kit import Shelf
+    from tests.repos_kit import Archive
+    from tests.upstreams.pds import Network
+    from tests.upstreams.pds_accounts import FakeAccount
     from tests.vectors_kit import FakeModel
 
 
@@ -113,3 +117,27 @@ def published_twice(published: Shelf, tmp_path_factory: pytest.TempPathFactory) 
 def shelf(published: Shelf, tmp_path: Path) -> Shelf:
     """A copy of `published` that is the test's own."""
     return published.clone(tmp_path / "shelf")
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """Two servers without accounts; at the end they judge the manners."""
+    from tests.upstreams.pds import Network
+
+    with Network(hosts=2, accounts_a_host=0, at_once=2, plc_at_once=4) as made:
+        yield made
+        assert made.violations() == []
+
+
+@pytest.fixture
+def account(network: Network) -> FakeAccount:
+    """An account at the first of them, with five posts."""
+    return network.add(0, records={f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(5)})
+
+
+@pytest.fixture
+def archive(tmp_path: Path, network: Network) -> Archive:
+    """A deployment beside them."""
+    from tests.repos_kit import Archive
+
+    return Archive(tmp_path, network)

@@ -24,11 +24,6 @@ def network() -> Iterator[Network]:
         assert made.violations() == []
 
 
-@pytest.fixture
-def archive(tmp_path: Path, network: Network) -> Archive:
-    return Archive(tmp_path, network)
-
-
 def one_line(said: Said, message: str, code: int = 2) -> None:
     """Fail unless a command ended with this one line."""
     assert (said.code, said.out) == (code, "")

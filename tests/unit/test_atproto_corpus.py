@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,6 @@ HELLO = {
     "createdAt": "2024-05-06T07:08:09Z",
 }
 ALICE = {"$type": PROFILE, "displayName": "Alice", "description": "Paints the sea."}
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with Network(hosts=1, accounts_a_host=0, at_once=2, plc_at_once=4) as made:
-        yield made
-
-
-@pytest.fixture
-def archive(tmp_path: Path, network: Network) -> Archive:
-    return Archive(tmp_path, network)
 
 
 def documents(archive: Archive) -> dict[str, Document]:

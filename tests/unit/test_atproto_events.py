@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,20 +18,8 @@ EPHEMERAL = "ephemeral = true\n"
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    with Network(hosts=1, accounts_a_host=0, at_once=2, plc_at_once=4) as made:
-        yield made
-        assert made.violations() == []
-
-
-@pytest.fixture
 def account(network: Network) -> FakeAccount:
     return network.add(0, records=RECORDS)
-
-
-@pytest.fixture
-def archive(tmp_path: Path, network: Network) -> Archive:
-    return Archive(tmp_path, network)
 
 
 def shown(archive: Archive, since: int = 0, *more: str) -> list[dict[str, Any]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,18 +20,6 @@ COLLECTIONS = (
     "com.example.notes.entry",
 )
 ALL = {f"{collection}/3kaaaaaaaaaa{n}": {"n": n} for n, collection in enumerate(COLLECTIONS, 2)}
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with Network(hosts=2, accounts_a_host=0, at_once=2, plc_at_once=4) as made:
-        yield made
-        assert made.violations() == []
-
-
-@pytest.fixture
-def archive(tmp_path: Path, network: Network) -> Archive:
-    return Archive(tmp_path, network)
 
 
 def chosen(collections: tuple[str, ...] = (), signals: tuple[str, ...] = (), excludes: tuple[str, ...] = ()) -> str:

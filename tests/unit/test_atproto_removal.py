@@ -15,18 +15,6 @@ RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(5)}
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    with Network(hosts=1, accounts_a_host=0, at_once=2, plc_at_once=4) as made:
-        yield made
-        assert made.violations() == []
-
-
-@pytest.fixture
-def account(network: Network) -> FakeAccount:
-    return network.add(0, records=RECORDS)
-
-
-@pytest.fixture
 def archive(tmp_path: Path, network: Network) -> Archive:
     hosts = [host.url for host in network.hosts]
     return Archive(tmp_path, network, f"hosts = {hosts}\n")

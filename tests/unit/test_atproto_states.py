@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,26 +14,8 @@ from tests.upstreams.pds_accounts import FakeAccount
 from tickwork.atproto.queue import backoff
 from tickwork.atproto.settings import AtprotoSettings
 
-RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(5)}
 DAYS = 86_400.0
 NOBODY = "did:plc:" + "a" * 24
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    with Network(hosts=2, accounts_a_host=0, at_once=2, plc_at_once=4) as made:
-        yield made
-        assert made.violations() == []
-
-
-@pytest.fixture
-def account(network: Network) -> FakeAccount:
-    return network.add(0, records=RECORDS)
-
-
-@pytest.fixture
-def archive(tmp_path: Path, network: Network) -> Archive:
-    return Archive(tmp_path, network)
 
 
 def told(archive: Archive, did: str) -> list[str]:

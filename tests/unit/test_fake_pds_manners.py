@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -133,6 +134,24 @@ def test_requests_in_a_hold_are_held_against_the_client(network):
     assert network.violations(grace=1000) == []
     network.requests()[0].hold_until -= 1000
     assert network.violations(grace=0) == []
+
+
+def test_what_a_client_was_told_just_before_its_death_is_not_held_against_it(network):
+    account, other = list(network.accounts.values())[:2]
+    network.client_died()
+    time.sleep(0.1)
+    network.fault("429-retry-after", did=account.did, after=1000)
+    repo(account.home, account.did)
+    time.sleep(0.1)
+    repo(account.home, other.did)
+    assert len(network.violations(grace=0.05)) == 1
+    network.client_died()
+    assert len(network.violations(grace=0.05)) == 1
+    assert network.violations(grace=1) == []
+    first_one = network.requests()[0]
+    first_one.began_wall -= 10
+    first_one.ended_wall -= 10
+    assert len(network.violations(grace=1)) == 1
 
 
 def test_the_longest_hold_counts_and_what_was_asked_before_it_does_not():

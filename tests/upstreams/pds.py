@@ -262,12 +262,17 @@ class Network:
         """How many requests were in flight at a host, at most."""
         return most_at_once(self.requests(host))
 
+    def client_died(self) -> None:
+        """Note that the client was killed just now, and may not have kept what it was told last."""
+        self._history.client_died()
+
     def violations(self, at_once: int | None = None, grace: float | None = None) -> list[str]:
         """A sentence for each thing a client must not do; empty if its manners were good.
 
         That is: more requests at once to one host than allowed, one to a host that had told it to stay away, one that
         does not say who asks, one that is malformed or nobody's. Requests within `grace` seconds of being told to stay
-        away do not count: the client's other threads may not have heard of it yet.
+        away do not count: the client's other threads may not have heard of it yet. Nor does being told so within
+        `grace` seconds of a death of the client.
         """
 
         def allowed(name: str) -> int:

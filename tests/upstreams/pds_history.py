@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -54,6 +54,7 @@ class History:
     def __init__(self) -> None:
         self._seen: list[Seen] = []
         self._open: dict[Seen, Callable[[], bool]] = {}
+        self._deaths: list[float] = []
         self._lock = threading.Lock()
 
     def begin(self, host: str, hung_up: Callable[[], bool]) -> Seen:
@@ -79,6 +80,11 @@ class History:
         if self._open.pop(seen, None):
             seen.ended, seen.ended_wall, seen.client_gone = time.monotonic(), time.time(), gone
 
+    def client_died(self) -> None:
+        """Note that the client was killed just now: it may not have lived to keep what it was told last."""
+        with self._lock:
+            self._deaths.append(time.time())
+
     def requests(self, host: str | None = None, method: str | None = None) -> list[Seen]:
         """The requests so far, all or those of one host or one method."""
         with self._lock:
@@ -89,7 +95,8 @@ class History:
         """A sentence for each thing a client must not do; none if its manners were good.
 
         `at_once` gives how many requests each host allows at a time. `grace` is in seconds, and what a client gets to
-        learn of a hold: what its other threads had under way when it was told does not count.
+        learn of a hold: what its other threads had under way when it was told does not count, nor does a hold that it
+        was told of when it was about to die.
         """
         seen = self.requests()
         found = [f"{each.host}: {problem} ({each})" for each in seen for problem in each.problems]
@@ -98,7 +105,7 @@ class History:
             most, allowed = most_at_once(requests), at_once(host)
             if most > allowed:
                 found.append(f"{host}: {most} requests at once to {address}, allowed are {allowed}")
-            found += [f"{host}: {sentence}" for sentence in _inside_holds(requests, grace)]
+            found += [f"{host}: {sentence}" for sentence in _inside_holds(requests, grace, self._deaths)]
         return found
 
 
@@ -122,11 +129,13 @@ def to_json(seen: Seen) -> dict[str, Any]:
     return dict(vars(seen))
 
 
-def _inside_holds(requests: list[Seen], grace: float) -> Iterator[str]:
+def _inside_holds(requests: list[Seen], grace: float, deaths: Sequence[float]) -> Iterator[str]:
     told = [
-        (seen.ended_wall + grace, seen.hold_until, seen)
+        (told_at + grace, seen.hold_until, seen)
         for seen in requests
-        if seen.hold_until is not None and seen.ended_wall is not None
+        if seen.hold_until is not None
+        and (told_at := seen.ended_wall) is not None
+        and not any(abs(death - told_at) <= grace for death in deaths)
     ]
     told.sort(key=lambda hold: hold[0], reverse=True)
     until, by = 0.0, None

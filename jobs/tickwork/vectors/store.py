@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
-from tickwork.contract import database
-from tickwork.store.migrations import migrate
+from tickwork.store.base import Store
 from tickwork.vectors.info import ModelInfo
-
-SCHEMA_VERSION = 1
 
 Row = tuple[int, int, int, bytes, str, bytes | None, str]
 """id, seq, model, hash, dtype, vector as float16 or None, fault."""
@@ -29,29 +23,12 @@ class Known:
     hash: bytes
 
 
-class VectorStore:
+class VectorStore(Store):
     """The vectors of one corpus. Open it with `open`, which closes it as well."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-
-    @classmethod
-    @contextmanager
-    def open(cls, path: Path, *, read_only: bool = False) -> Iterator[VectorStore]:
-        """Open the database at `path`, making or migrating it unless `read_only`. Raises OperatorError."""
-        connection = database.connect(path, read_only=read_only)
-        try:
-            if not read_only:
-                migrate(connection, "tickwork.vectors.schema", SCHEMA_VERSION)
-            yield cls(connection)
-        finally:
-            connection.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """One transaction: vectors, and how far the feed is followed."""
-        with database.transaction(self.connection, "vectors"):
-            yield
+    name = "vectors"
+    schema = "tickwork.vectors.schema"
+    version = 1
 
     def known(self, ids: Sequence[int]) -> dict[int, Known]:
         """What is stored of the documents `ids`."""
@@ -114,15 +91,6 @@ class VectorStore:
     def revision(self) -> int:
         """Grows with every change of a vector."""
         return int(self.fact("revision") or 0)
-
-    def fact(self, name: str) -> str:
-        """A remembered fact such as how far the feed is followed, or an empty string."""
-        row = self.connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return row["value"] if row else ""
-
-    def remember(self, name: str, value: str) -> None:
-        """Remember a fact, inside a transaction."""
-        self.connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def _count_revision(self) -> None:
         self.remember("revision", str(self.revision + 1))
