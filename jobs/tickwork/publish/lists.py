@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
+Chosen = npt.NDArray[np.bool_]
 
 NOBODY = -1
 
@@ -60,7 +61,7 @@ class Block:
         """Places of the lists with fewer than `wanted` entries from which entries are missing."""
         return np.flatnonzero((self.lengths < wanted) & (self.floor_scores > -np.inf))
 
-    def keep(self, chosen: npt.NDArray[np.bool_]) -> Block:
+    def keep(self, chosen: Chosen) -> Block:
         """The lists for which `chosen`, (n,), is true."""
         return Block(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
@@ -72,27 +73,42 @@ class Block:
 
 def merge(block: Block, removed: Ids, at: Ids, ids: Ids, scores: Scores) -> Block:
     """`block` without the items `removed`, with the entries (place in the block, id, score) that reach its floors."""
-    longest = block.ids.shape[1]
     above = (scores > block.floor_scores[at]) | ((scores == block.floor_scores[at]) & (ids < block.floor_ids[at]))
-    kept_at, kept_column = np.nonzero((block.ids != NOBODY) & ~np.isin(block.ids, removed))
-    all_at = np.concatenate([kept_at, at[above]])
-    all_ids = np.concatenate([block.ids[kept_at, kept_column], ids[above]])
-    all_scores = np.concatenate([block.scores[kept_at, kept_column], scores[above]])
-    order = np.lexsort((all_ids, -all_scores, all_at))
-    all_at, all_ids, all_scores = all_at[order], all_ids[order], all_scores[order]
-    counts = np.bincount(all_at, minlength=len(block.sources))
-    ranks = np.arange(len(all_at)) - np.repeat(np.cumsum(counts) - counts, counts)
-    inside = ranks < longest
-    new_ids, new_scores = np.full_like(block.ids, NOBODY), np.full_like(block.scores, -np.inf)
-    new_ids[all_at[inside], ranks[inside]] = all_ids[inside]
-    new_scores[all_at[inside], ranks[inside]] = all_scores[inside]
-    cut = counts > longest
+    gone = (block.ids != NOBODY) & np.isin(block.ids, removed)
+    touched: Chosen = gone.any(axis=1)
+    touched[at[above]] = True
+    merged = block.keep(np.ones(len(block.sources), bool))
+    if touched.any():
+        places = np.flatnonzero(touched)
+        before = block.keep(touched)
+        before.ids[gone[places]], before.scores[gone[places]] = NOBODY, -np.inf
+        merged.put(places, _merged(before, np.searchsorted(places, at[above]), ids[above], scores[above]))
+    return merged
+
+
+def _merged(block: Block, at: Ids, ids: Ids, scores: Scores) -> Block:
+    """`block`, whose lists may have gaps, with the entries (place in the block, id, score) in their order."""
+    longest = block.ids.shape[1]
+    order = np.lexsort((ids, -scores, at))
+    at, ids, scores = at[order], ids[order], scores[order]
+    counts = np.bincount(at, minlength=len(block.sources))
+    ranks = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+    # Of the new ones too no more than a list can have: one item may be near all that came.
+    best = ranks < longest
+    new_ids = np.full((len(block.sources), min(longest, counts.max())), NOBODY)
+    new_scores = np.full(new_ids.shape, -np.inf)
+    new_ids[at[best], ranks[best]], new_scores[at[best], ranks[best]] = ids[best], scores[best]
+    all_ids = np.concatenate([block.ids, new_ids], axis=1)
+    all_scores = np.concatenate([block.scores, new_scores], axis=1)
+    order = np.lexsort((all_ids, -all_scores), axis=1)[:, :longest]
+    all_ids, all_scores = np.take_along_axis(all_ids, order, axis=1), np.take_along_axis(all_scores, order, axis=1)
+    cut = block.lengths + counts > longest
     return Block(
         block.sources,
-        new_ids,
-        new_scores,
-        np.where(cut, new_scores[:, -1], block.floor_scores),
-        np.where(cut, new_ids[:, -1], block.floor_ids),
+        all_ids,
+        all_scores,
+        np.where(cut, all_scores[:, -1], block.floor_scores),
+        np.where(cut, all_ids[:, -1], block.floor_ids),
     )
 
 

@@ -30,6 +30,7 @@ PART = 64
 GROUP = 64
 """Columns of which only the largest is looked at first: the C largest numbers lie in C such groups. A power of two."""
 PAIRS_AT_ONCE = 8192
+PART_OF_NORMS = 4096
 _FLOAT32_ERROR = 1e-7
 """Generous bound of the error of a float32 product of two unit vectors, for each of their numbers (u = 6e-8)."""
 
@@ -56,18 +57,22 @@ class Exact:
         self._dtype = torch.float16 if device.is_gpu and device.dtype != torch.float32 else device.dtype
         self._stored = torch.from_numpy(np.array(vectors)).to(self._where)
         fast = self._stored.to(self._dtype)
-        exact, rounded = self._stored.float(), fast.float()
         # As columns, which is how they are multiplied, and one piece of memory for all products: getting it from the
         # system each time costs as much as the product.
         self._columns = fast.T.contiguous()
         self._room = torch.empty(0, dtype=self._dtype, device=self._where)
-        norms = exact.norm(dim=1)
-        self._largest = float(norms.max()) if self.count else 1.0
+        norms = torch.empty(3, self.count, device=self._where)
+        for start in range(0, self.count, PART_OF_NORMS):
+            part = slice(start, start + PART_OF_NORMS)
+            exact, rounded = self._stored[part].float(), fast[part].float()
+            for place, numbers in enumerate((exact, rounded, exact - rounded)):
+                norms[place, part] = numbers.norm(dim=1)
+        exact_norms, rounded_norms, rounding = norms
+        self._largest = float(exact_norms.max()) if self.count else 1.0
         self._float32_error = max(1e-4, _FLOAT32_ERROR * self.dim) * self._largest**2
         # |x.y - x'.y'| <= |x - x'| |y| + |x'| |y - y'|, with x' and y' what the fast format makes of them.
-        rounding = (exact - rounded).norm(dim=1)
         worst = float(rounding.max()) if self.count else 0.0
-        self._error = rounding * self._largest + rounded.norm(dim=1) * worst + self._float32_error
+        self._error = rounding * self._largest + rounded_norms * worst + self._float32_error
         self._unit_roundoff = torch.finfo(self._dtype).eps
 
     def nearest(self, rows: Places, k: int) -> tuple[Places, Scores]:
@@ -94,7 +99,7 @@ class Exact:
         those = self._columns[:, right]
         for block in self._blocks(len(rows), len(columns)):
             left = torch.from_numpy(rows[block]).to(self._where)
-            at, to = (self._products(left, those) >= reach).nonzero(as_tuple=True)
+            at, to = _where_true(self._products(left, those) >= reach)
             for first in range(0, len(at), PAIRS_AT_ONCE):
                 some = slice(first, first + PAIRS_AT_ONCE)
                 pair_rows, pair_columns = left[at[some]], right[to[some]]
@@ -172,6 +177,13 @@ class Exact:
             best.append(columns[order.indices[:k]])
             best_scores.append(order.values[:k])
         return torch.stack(best), torch.stack(best_scores)
+
+
+def _where_true(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns where a matrix of booleans, most of them false, is true."""
+    # In main memory NumPy skips what is false ten times as fast.
+    flat = mask.flatten().nonzero().flatten() if mask.is_cuda else torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return flat // mask.shape[1], flat % mask.shape[1]
 
 
 def _largest(products: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
