@@ -80,6 +80,7 @@ def test_an_account_that_is_not_known_is_named(command: str, tmp_path: Path) -> 
         ('[atproto.filter]\nexcludes = ["alice"]', "[atproto.filter] excludes: 'alice' is no DID"),
         ('shard = "two"', "a shard is written like 2/8"),
         ("max_bytes = -1", "[atproto] max_bytes must be 0 or more: -1"),
+        ("host_concurrency = 0", "[atproto] host_concurrency must be 1 or more: 0"),
         ("retry_seconds = nan", "[atproto] retry_seconds must be 0 or more: nan"),
         ("plc = []", "[atproto] plc names no directory"),
         ('relays = ["ftp://relay.example"]', "[atproto] relays: 'ftp://relay.example' is no address"),
@@ -173,6 +174,7 @@ def test_repositories_are_listed_with_what_is_the_matter(archive: Archive, netwo
     assert bad.split()[1] == "error"
     assert bad.endswith(f"does not know {NOBODY}")
     assert len(archive.good("repos", "--status", "synced").splitlines()) == 6
+    assert archive.run("repos", "--status", "sinced").code == 2
     rows = [json.loads(line) for line in archive.good("repos", "--json").splitlines()]
     assert {row["did"]: row["rev"] for row in rows} == {
         **{did: account.rev for did, account in network.accounts.items()},
@@ -225,7 +227,7 @@ def test_a_pass_ends_with_0_when_nothing_is_left_and_with_3_when_something_is(
     archive.good("resync", *network.accounts)
     said = archive.backfill()
     assert said.code == 3
-    assert "1 repositories wait; the first is tried again at 20" in said.err
+    assert "one repository waits; the first is tried again at 20" in said.err
 
 
 @pytest.mark.parametrize("table", ["records", "blocks", "repos"])

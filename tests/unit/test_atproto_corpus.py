@@ -88,6 +88,17 @@ def test_the_corpus_follows_each_change_of_the_records(archive: Archive, network
     assert len(documents(archive)) == 2
 
 
+def test_a_handle_that_changes_is_a_change_of_all_texts_of_its_account(archive: Archive, network: Network) -> None:
+    account, other = (network.add(0, records={f"{POST}/a": HELLO, f"{POST}/b": HELLO}) for _ in range(2))
+    archive.sync(account.did, other.did)
+    before = dict(archive.rows("SELECT max(seq) AS seq FROM texts_changes")[0])["seq"]
+    account.handle = "renamed.example.com"
+    archive.sync(account.did, other.did)
+    fed = archive.rows("SELECT did, rkey FROM texts_changes JOIN texts USING (id) WHERE seq > ?", before)
+    assert {(row["did"], row["rkey"]) for row in fed} == {(account.did, "a"), (account.did, "b")}
+    assert {document.fields["handle"] for document in documents(archive).values()} == {account.handle, other.handle}
+
+
 @pytest.mark.parametrize("end", ["deleted", "remove", "filter"])
 def test_what_is_no_longer_stored_is_no_longer_searched(end: str, archive: Archive, network: Network) -> None:
     did = network.add(0, records={f"{POST}/a": HELLO}).did

@@ -331,7 +331,7 @@ class Backfill:
         self._pass.backlog = left
         if not left:
             return
-        words = [f"{left} repositories wait"]
+        words = [f"{left} repositories wait" if left > 1 else "one repository waits"]
         if resting := self._rota.resting:
             words.append(f"{resting} servers are left alone for now")
         if first > time.time():

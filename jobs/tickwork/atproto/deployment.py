@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tickwork.upstream.session import Upstream
 
 _NAMED_FOR_URLS = ("plc", "relays", "hosts")
+_AT_LEAST_ONE = ("plc_concurrency", "host_concurrency", "max_bytes", "max_attempts", "high_water")
 
 
 def settings_of(deployment: App, **given: object) -> AtprotoSettings:
@@ -33,6 +34,8 @@ def settings_of(deployment: App, **given: object) -> AtprotoSettings:
     for name, value in msgspec.structs.asdict(settings).items():
         if isinstance(value, int | float) and not 0 <= value < math.inf:
             raise OperatorError(f"[atproto] {name} must be 0 or more: {value}")
+        if name in _AT_LEAST_ONE and value < 1:
+            raise OperatorError(f"[atproto] {name} must be 1 or more: {value}")
     if not settings.plc:
         raise OperatorError("[atproto] plc names no directory")
     for name in _NAMED_FOR_URLS:

@@ -74,3 +74,13 @@ def m001_repositories(db: Database) -> None:
     ):
         db.execute(statement)
     follow(db, "texts", ["title", "text", "langs", "tags", "created"])
+
+
+@migrations()
+def m002_handles(db: Database) -> None:
+    """Texts are searched by the handle of their account too, so that one which changes is a change of them all."""
+    # Naming a column is what the feed goes by.
+    db.execute("""
+        CREATE TRIGGER repos_handle AFTER UPDATE OF handle ON repos WHEN old.handle != new.handle
+        BEGIN UPDATE texts SET title = title WHERE did = new.did; END
+    """)

@@ -27,6 +27,18 @@ EVENTS_AT_ONCE = 1000
 _TIMES = ("next_retry", "added", "tried", "synced", "changed", "at")
 _FLAGS = ("tracked", "explicit", "live", "active")
 _INTERNAL = ("id", "asked")
+_Status = Literal[
+    "pending",
+    "synced",
+    "error",
+    "parked",
+    "discarded",
+    "deactivated",
+    "takendown",
+    "suspended",
+    "deleted",
+    "tombstoned",
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -62,15 +74,15 @@ def events(
 
 def repos(
     context: typer.Context,
-    status: Annotated[str, typer.Option(help="Only those in this state.")] = "",
+    status: Annotated[_Status | None, typer.Option(help="Only those in this state.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Also those that the filter left out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the repositories: account, state, rev, server, and what is the matter with them."""
     with reading(context.obj) as store:
         rows = store.connection.execute(
-            "SELECT * FROM repos WHERE (status = ? OR ? = '') AND (tracked OR ? OR ? != '') ORDER BY did",
-            (status, status, every, status),
+            "SELECT * FROM repos WHERE status = coalesce(?, status) AND (tracked OR ? OR ? IS NOT NULL) ORDER BY did",
+            (status, every, status),
         )
         for row in rows:
             if as_json:
