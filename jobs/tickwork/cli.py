@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tickwork import __version__
-from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.outcomes import OperatorError, missing_package
 from tickwork.operate.commands import register
 
 SOURCES = ("doab", "atproto")
@@ -69,7 +69,7 @@ def _source(name: str) -> Any:  # noqa: ANN401 - a module
     try:
         return import_module(f"tickwork.{name}.commands")
     except ModuleNotFoundError as error:
-        if error.name and error.name.partition(".")[0] == "tickwork":
+        if not missing_package(error):
             raise
         raise OperatorError(f"{name} needs {error.name}: pip install 'tickwork[{name}]'") from error
 
@@ -129,6 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OperatorError as error:
         print(f"tickwork: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if not (missing := missing_package(error)):
+            raise
+        print(f"tickwork: {missing}", file=sys.stderr)
+        sys.exit(OperatorError.exit_code)
     except BrokenPipeError:
         # Whoever read our output has gone (`tickwork logs JOB | head`); closing it again would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 
-from tickwork.atproto.texts import POSTS
 from tickwork.vectors.corpus import Corpus, Document, Field
+
+POSTS = "app.bsky.feed.post"
+PROFILES = "app.bsky.actor.profile"
+"""The collections whose records are searched."""
 
 
 def _document(row: sqlite3.Row) -> Document:

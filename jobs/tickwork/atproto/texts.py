@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import libipld
 
-POSTS = "app.bsky.feed.post"
-PROFILES = "app.bsky.actor.profile"
+from tickwork.atproto.corpus import POSTS, PROFILES
+
 COLLECTIONS = frozenset((POSTS, PROFILES))
 
 _MOST_CHARACTERS = 20_000

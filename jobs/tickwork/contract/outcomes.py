@@ -77,3 +77,11 @@ class Busy(OperatorError):  # noqa: N818 - names the state, like the outcome
     """Another pass holds a lock this one needs."""
 
     exit_code = Outcome.BUSY.exit_code
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """One line about a package that is not installed; empty where the module is one of ours, and the fault too."""
+    package = (error.name or "tickwork").partition(".")[0]
+    if package == "tickwork":
+        return ""
+    return f"{package} is not installed: install tickwork with the extra that brings it, such as tickwork[cpu]"

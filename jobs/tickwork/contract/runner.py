@@ -23,7 +23,7 @@ from tickwork.contract.jobs import Job
 from tickwork.contract.layout import Layout
 from tickwork.contract.ledger import Ledger
 from tickwork.contract.markers import Markers
-from tickwork.contract.outcomes import Busy, Interrupted, OperatorError, Outcome, PassEnd
+from tickwork.contract.outcomes import Busy, Interrupted, OperatorError, Outcome, PassEnd, missing_package
 from tickwork.contract.progress import progress
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Budget, Unit
@@ -195,6 +195,10 @@ def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, 
         return units, *_storage_fault(error)
     except OSError as error:
         return units, Outcome.CRASHED, f"the machine refused: {error}"
+    except ModuleNotFoundError as error:
+        if not (missing := missing_package(error)):
+            traceback.print_exc()
+        return units, Outcome.CRASHED, missing or str(error)
     except Exception as error:  # the ledger must tell of every crash; the traceback goes to the log
         traceback.print_exc()
         return units, Outcome.CRASHED, f"{type(error).__name__}: {error}"
