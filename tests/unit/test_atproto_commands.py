@@ -84,6 +84,8 @@ def test_an_account_that_is_not_known_is_named(command: str, tmp_path: Path) -> 
         ("retry_seconds = nan", "[atproto] retry_seconds must be 0 or more: nan"),
         ("plc = []", "[atproto] plc names no directory"),
         ('relays = ["ftp://relay.example"]', "[atproto] relays: 'ftp://relay.example' is no address"),
+        ('hosts = ["https://pds.example:99999"]', "[atproto] hosts: 'https://pds.example:99999' is no address"),
+        ('plc = ["http://[::1"]', "[atproto] plc: 'http://[::1' is no address"),
     ],
 )
 def test_settings_that_cannot_be_are_named_before_anything_is_done(settings: str, message: str, tmp_path: Path) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.repos_kit import Archive, Said
 from tests.upstreams.pds import Network
 from tests.upstreams.pds_client import eventually
+from tickwork.atproto import discover as discovering
+from tickwork.atproto.queue import Queue
+from tickwork.atproto.settings import AtprotoSettings
+from tickwork.atproto.shards import Shard
+from tickwork.atproto.store import AtprotoStore
 
 RECORDS = {"app.bsky.feed.post/a": {"text": "a"}}
 
@@ -326,3 +333,71 @@ def test_a_list_without_end_is_not_gone_round_for_ever(archive: Archive, network
     network.clear_faults()
     assert discover(archive).code == 0
     assert found(archive) == set(network.accounts)
+
+
+# --- lists beside each other -------------------------------------------------------------------------
+
+
+def test_lists_take_turns_page_by_page(archive: Archive, network: Network) -> None:
+    archive.configure(f'relays = ["{network.relay_url}"]\n{hosts(network)}')
+    assert discover(archive).code == 0
+    asked = [seen.host for seen in network.requests(method="listRepos")]
+    assert asked[:6] == ["relay", "pds-0", "pds-1"] * 2
+
+
+def test_a_list_whose_cursor_fits_no_address_costs_no_other_anything(
+    archive: Archive, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.configure(f'relays = ["{network.relay_url}"]\n{hosts(network)}')
+    monkeypatch.setattr(discovering, "MAX_CURSOR", 0)  # as short as it may be: those of the fake are
+    said = discover(archive)
+    assert said.code == 3
+    assert re.search(r"goes on with a cursor of \d+ characters", said.err)
+    monkeypatch.undo()
+    assert discover(archive).code == 0
+    assert found(archive) == set(network.accounts)
+
+
+def test_lists_that_disagree_are_heard_once(archive: Archive, network: Network) -> None:
+    discover(archive)
+    archive.drain()
+    did = next(iter(network.accounts))
+    one, other = (discovering.List(f"https://{name}.example", "", True, "") for name in ("one", "other"))
+
+    def says(where: discovering.List, status: str) -> None:
+        entry = {"did": did, "rev": archive.repo(did)["rev"], "active": status == "active", "status": status}
+        settings = AtprotoSettings()
+        with AtprotoStore.open(archive.state / "db/atproto.db") as store, store.transaction():
+            queue = Queue(store, settings, Shard())
+            discovering._note(store, queue, where, [msgspec.Raw(msgspec.json.encode(entry))], frozenset())
+        archive.drain()
+
+    asked = [len(network.requests(did_host(network, did)))]
+    for _ in range(4):
+        says(one, "active")
+        says(other, "takendown")  # it lags behind, or has it wrong
+        asked.append(len(network.requests(did_host(network, did))))
+    assert told(archive, did) == ["active", "takendown", "active"]
+    assert asked[1] == asked[0] + 1
+    assert asked[-1] == asked[1]
+    # What becomes true is heard from the other one, and that the lagging one has come right is no news.
+    network.set_status(did, "takendown")
+    says(one, "takendown")
+    says(other, "takendown")
+    assert told(archive, did) == ["active", "takendown", "active", "takendown"]
+    network.set_status(did, "active")
+    says(other, "active")
+    assert told(archive, did)[-1] == "active"
+
+
+def did_host(network: Network, did: str) -> str:
+    return network.accounts[did].host
+
+
+def test_of_an_account_that_nothing_was_told_of_no_end_is_told(archive: Archive, network: Network) -> None:
+    did = next(iter(network.accounts))
+    archive.sync(did)
+    for _ in range(2):
+        archive.good("remove", did)
+        discover(archive)
+    assert told(archive, did) == ["active", "removed"]

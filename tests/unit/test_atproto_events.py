@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import Counter
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from tests.repos_kit import Archive
 from tests.upstreams.pds import Network
 from tests.upstreams.pds_accounts import FakeAccount
+from tickwork.atproto import events as feed
+from tickwork.atproto.store import AtprotoStore
 
 RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(4)}
 EPHEMERAL = "ephemeral = true\n"
@@ -250,3 +253,35 @@ def test_who_follows_sees_what_comes(archive: Archive, network: Network, account
         reader.join()
     assert [line["seq"] for line in lines] == [3, 4, 5, 6]
     assert lines == shown(archive, since=2)
+
+
+def test_what_comes_between_two_looks_is_not_taken_for_pruned(
+    archive: Archive, account: FakeAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.sync(account.did)
+    last = archive.events()[-1]["seq"]
+    newest = feed.newest
+
+    def meanwhile(connection: sqlite3.Connection) -> int:
+        archive.write("INSERT INTO events (kind, did, active, at) VALUES ('account', ?, 1, 0)", account.did)
+        return newest(connection)
+
+    monkeypatch.setattr(feed, "newest", meanwhile)
+    with AtprotoStore.open(archive.state / "db/atproto.db", read_only=True) as store:
+        assert [row["seq"] for row in feed.since(store.connection, last, 10)] == [last + 1]
+
+
+def test_a_record_that_is_no_dag_cbor_is_shown_as_its_bytes_and_hides_none_after_it(
+    archive: Archive, account: FakeAccount
+) -> None:
+    archive.sync(account.did)
+    cid = archive.stored(account.did)["app.bsky.feed.post/1"]
+    archive.write("UPDATE blocks SET data = ? WHERE cid = ?", b"\xfb\x40\x35\x80\0\0\0\0\0", cid)  # a float
+    records = [json.loads(line) for line in archive.good("records", account.did).splitlines()]
+    (odd,) = (record for record in records if record["cid"] == cid)
+    assert len(records) == len(RECORDS)
+    assert odd["value"] == {"$bytes": "+0A1gAAAAAAA"}
+    assert "no valid DAG-CBOR" in odd["invalid"]
+    (event,) = (event for event in shown(archive, 0, "--with-records") if event["cid"] == cid)
+    assert event["record"] == odd["value"]
+    assert "no valid DAG-CBOR" in event["invalid"]

@@ -10,6 +10,9 @@ import pytest
 
 from tests.repos_kit import Archive
 from tests.upstreams.pds import Network
+from tickwork.atproto.identity import Identity
+from tickwork.atproto.network import Fault
+from tickwork.atproto.network import Network as Asked
 
 RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(3)}
 HOLDS = ("429-reset", "429-retry-after", "429-date", "503-retry-after")
@@ -260,3 +263,37 @@ def test_the_server_an_account_has_left_does_not_have_the_last_word_on_it(make: 
     archive.good("discover")
     archive.drain()
     assert len(network.requests(method="document")) == asked
+
+
+def test_directories_of_some_accounts_that_want_silence_hold_up_no_others(make: Make) -> None:
+    network, archive = make(hosts=2, accounts_a_host=10, plc_mirrors=2)
+    plain = f'plc = ["{network.plc_url}"]\nplc_rate = 0\nhost_rate = 0\n'
+    archive.config.write_text(f'allow_private = ["127.0.0.0/8"]\n[atproto]\n{plain}')
+    network.fault("429-retry-after", host="plc-1", times=None, after=60)
+    held, others = list(network.accounts)[:5], list(network.accounts)[5:]
+    archive.good("add", *held, "--plc-url", network.plc_urls[1])
+    archive.good("add", *others)
+    for _ in range(2):
+        assert archive.backfill("--concurrency", "1").code == 3
+    assert {archive.repo(did)["status"] for did in others} == {"synced"}
+    assert {(archive.repo(did)["error_kind"], archive.repo(did)["attempts"]) for did in held} == {("ratelimited", 0)}
+    assert len(network.requests("plc-1")) == 1
+
+
+def test_documents_that_cannot_be_had_are_no_faults_of_the_server(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, archive = make(hosts=1, accounts_a_host=12)
+    archive.sync(*network.accounts)
+    lost, others = list(network.accounts)[:6], list(network.accounts)[6:]
+    archive.good("resync", *lost)
+    archive.good("resync", *others)
+    resolve = Asked._resolve
+
+    def failing(self: Asked, did: str) -> Identity:
+        if did in lost:
+            raise Fault("transport", f"the document of {did} cannot be had")
+        return resolve(self, did)
+
+    monkeypatch.setattr(Asked, "_resolve", failing)
+    assert archive.backfill("--concurrency", "1").code == 3
+    assert archive.statuses() == {"synced": 6, "error": 6}
+    assert archive.rows("SELECT did FROM repos WHERE status = 'synced' AND next_retry IS NOT NULL") == []

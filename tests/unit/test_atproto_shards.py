@@ -152,3 +152,42 @@ def test_an_account_that_moves_to_a_server_of_another_part_is_left_to_that(tmp_p
     archive.sync(did)
     assert heard(network, before) == set()
     assert json.loads(archive.good("stats", "--json"))["elsewhere"] == 1
+
+
+@pytest.mark.parametrize("listed_by", ["relay", "server"])
+def test_an_account_that_moves_to_a_server_of_another_part_is_fetched_there(
+    listed_by: str, tmp_path: Path, network: Network
+) -> None:
+    moves = next(iter(network.accounts))
+    theirs = 2 if network.accounts[moves].host in names(network, 1, 2) else 1
+    to = next(iter(names(network, theirs, 2)))
+    if listed_by == "relay":
+        lists = f'relays = ["{network.relay_url}"]\nrecheck_days = 0\n'
+    else:
+        lists = f"hosts = {[host.url for host in network.hosts]}\n"
+    archives = {}
+    for part in (1, 2):
+        archive = archives[part] = Archive(tmp_path / str(part), network, f'{lists}shard = "{part}/2"\n')
+        archive.good("discover")
+        archive.drain()
+    network.move(moves, to)
+    network.put(moves, "app.bsky.feed.post/new", {})
+    for archive in archives.values():
+        archive.good("discover")
+        archive.drain()
+    assert archives[theirs].stored(moves) == network.truth(moves)
+
+
+def test_the_server_of_another_parts_account_is_not_looked_for_at_each_of_its_changes(
+    tmp_path: Path, network: Network
+) -> None:
+    archive = Archive(tmp_path, network, f'relays = ["{network.relay_url}"]\nshard = "1/2"\n')
+    archive.good("discover")
+    archive.drain()
+    asked = len(network.requests(method="document"))
+    others = [did for did, account in network.accounts.items() if account.host in names(network, 2, 2)]
+    for did in others:
+        network.put(did, "app.bsky.feed.post/new", {})
+    archive.good("discover")
+    archive.drain()
+    assert len(network.requests(method="document")) == asked

@@ -126,10 +126,14 @@ def test_a_fault_while_a_gone_account_is_looked_at_is_met_once_and_not_in_a_loop
     network.fault("500", host=0, times=None)
     archive.pass_time()
     asked = len(network.requests(0))
-    assert archive.backfill().code == 3
-    assert archive.backfill().code == 3
+    # Nothing waits for it: what could be said of it is said.
+    assert archive.backfill().code == 0
+    assert archive.backfill().code == 0
     assert len(network.requests(0)) == asked + 1
     assert 90 <= waits(archive, account.did) <= 110
+    shown = archive.repo(account.did)
+    assert (shown["status"], shown["attempts"]) == ("deactivated", 1)
+    assert "500" in shown["last_error"]
     network.clear_faults()
     archive.pass_time()
     archive.drain()
@@ -300,3 +304,35 @@ def test_a_commit_that_changes_no_record_moves_the_rev_and_makes_no_events(
     archive.sync(account.did)
     assert archive.repo(account.did)["rev"] == account.rev > rev
     assert archive.events() == before
+
+
+def test_a_document_full_of_anything_costs_its_own_account_alone(
+    archive: Archive, network: Network, account: FakeAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = network.add(0, records={})
+    # JSON has halves of surrogate pairs, which no file and no database has, and a terminal obeys an escape.
+    monkeypatch.setattr(account, "_method", lambda: ("odd \ud800 \x1b[2J", "\ud800"))
+    archive.good("add", account.did, other.did)
+    for _ in range(3):
+        archive.pass_time()
+        assert archive.backfill().code == 3
+    shown = archive.repo(account.did)
+    assert (shown["status"], shown["attempts"]) == ("error", 3)
+    assert "is of the type" in shown["last_error"]
+    assert shown["last_error"].isprintable()
+    assert archive.repo(other.did)["status"] == "synced"
+
+
+def test_an_account_that_is_gone_stays_so_however_often_its_server_fails(
+    archive: Archive, network: Network, account: FakeAccount
+) -> None:
+    archive.configure(patient(attempts=2), PLAIN)
+    network.set_status(account.did, "takendown")
+    archive.sync(account.did)
+    network.fault("500", host=0, times=None)
+    for wait in (100, 7 * DAYS, 100):
+        archive.pass_time()
+        assert archive.backfill().code == 0
+        assert archive.repo(account.did)["status"] == "takendown"
+        assert 0.9 * wait <= waits(archive, account.did) <= 1.1 * wait
+    assert told(archive, account.did) == ["takendown"]

@@ -238,6 +238,10 @@ def test_without_vectors_words_find_and_meaning_says_what_to_do(tmp_path: Path) 
             with pytest.raises(OperatorError, match=r"nothing of doab is embedded .*embed doab.*--mode words"):
                 searcher.search("volume", mode, 10)
         assert searcher.similar_to(1, 10) == []
+        words = {hit.id: hit.score for hit in searcher.search("volume", "words", 10)}
+        alone = {hit.id: hit.score for hit in searcher.search("volume", "both", 10, meaning=False)}
+        assert alone == pytest.approx(_fused(words, {}, 0.6))
+        assert searcher.search("volume", "meaning", 10, meaning=False) == []
 
 
 def test_a_model_of_another_size_than_the_vectors_is_told_of(tmp_path: Path) -> None:

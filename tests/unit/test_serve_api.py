@@ -176,14 +176,14 @@ def test_too_many_at_once_are_told_to_come_again(service: Served, monkeypatch: p
 
 def test_an_answer_that_takes_too_long_is_given_up(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes_module, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(Searcher, "search", lambda *_: time.sleep(1))
+    monkeypatch.setattr(Searcher, "search", lambda *_, **_more: time.sleep(1))
     answer = service.ask("/?q=bees&mode=words")
     assert answer.status == 503
     assert "took too long" in answer.page.text
 
 
 def test_what_nobody_foresaw_is_a_page_without_details(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **_more: object) -> None:
         raise RuntimeError("secret path /srv/x")
 
     monkeypatch.setattr(Searcher, "search", fail)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,25 +14,27 @@ import pytest
 from tests.serve_kit import BOOKS, Deployment, ModelByHand, Served
 from tests.vectors_kit import DOAB
 from tickwork.contract.layout import Layout
+from tickwork.contract.outcomes import OperatorError
 from tickwork.publish.generations import META, Generations, read_meta, write_meta
 from tickwork.serve.extension import extension_of
 from tickwork.serve.shelves import Library
 from tickwork.vectors.corpus import Corpus
+from tickwork.vectors.info import ModelInfo
 from tickwork.vectors.settings import VectorSettings
 
 FILMS: Corpus = replace(DOAB, name="films", fields=tuple(one for one in DOAB.fields if one.name != "language"))
 
 
-def as_films(deployment: Deployment) -> None:
+def as_films(deployment: Deployment, corpus: Corpus = FILMS) -> None:
     """Publish what is current as a generation of another corpus."""
     current = deployment.current()
-    films = Generations(Layout.under(deployment.state), FILMS.name)
-    draft = films.folder / "draft"
+    films = Generations(Layout.under(deployment.state), corpus.name)
+    draft, file = films.folder / "draft", f"{corpus.name}.db"
     shutil.copytree(current.folder, draft)
-    (draft / "doab.db").rename(draft / "films.db")
+    (draft / "doab.db").rename(draft / file)
     meta = read_meta(draft)
-    sums = {"films.db" if name == "doab.db" else name: digest for name, digest in meta.sha256.items()}
-    write_meta(draft, msgspec.structs.replace(meta, corpus=FILMS.name, sha256=sums))
+    sums = {file if name == "doab.db" else name: digest for name, digest in meta.sha256.items()}
+    write_meta(draft, msgspec.structs.replace(meta, corpus=corpus.name, sha256=sums))
     name = films.fresh_name(draft / META)
     draft.rename(films.folder / name)
     films.switch(name)
@@ -117,3 +120,104 @@ def test_damage_of_one_leaves_the_other(tmp_path: Path) -> None:
         assert "doab.db" in service.health("doab")["refused"]
         assert service.health("films")["refused"] == ""
         assert service.ask("/api/search?q=bees&mode=words").json()["results"][0]["corpus"] == "films"
+
+
+# Corpora without vectors, or without their model.
+
+POSTS: Corpus = replace(DOAB, name="posts")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Books with vectors, films without, and no posts at all."""
+    deployment = Deployment(tmp_path_factory.mktemp("mixed"))
+    deployment.publish({})
+    as_films(deployment, POSTS)
+    deployment.publish({n: {k: v for k, v in book.items() if k != "vector"} for n, book in BOOKS.items()})
+    as_films(deployment)
+    deployment.publish(BOOKS)
+    library = Library(Layout.under(deployment.state), [DOAB, FILMS, POSTS], VectorSettings())
+    with pytest.MonkeyPatch.context() as patch:
+        ModelByHand(patch)
+        with Served(library, {}) as service:
+            service.until(lambda: service.health()["meaning"] == "ready")
+            assert {one["name"]: (one["items"], one["vectors"]) for one in corpora(service)} == {
+                **{"doab": (6, 5), "films": (6, 0)},
+                "posts": (0, 0),
+            }
+            yield service
+
+
+def corpora(service: Served) -> list[dict[str, Any]]:
+    said: list[dict[str, Any]] = service.ask("/api/corpora").json()["corpora"]
+    return said
+
+
+def scores(service: Served, target: str) -> dict[str, dict[int, float]]:
+    """The score of each item that is found, by corpus."""
+    found: dict[str, dict[int, float]] = {}
+    for one in service.ask(target).json()["results"]:
+        found.setdefault(one["corpus"], {})[one["id"]] = one["score"]
+    return found
+
+
+def test_a_corpus_without_vectors_leaves_the_others_their_meaning(mixed: Served) -> None:
+    said = mixed.ask("/api/search?q=insects&mode=meaning&limit=100").json()
+    assert (said["mode"], said["notice"]) == ("meaning", "")
+    assert {one["corpus"] for one in said["results"]} == {"doab"}
+    assert said["total"] == len(said["results"]) == 5
+    assert mixed.ask("/?q=insects&mode=meaning").status == 200
+
+
+def test_by_both_a_corpus_without_vectors_is_searched_by_words(mixed: Served) -> None:
+    said = mixed.ask("/api/search?q=bees&limit=100").json()
+    assert (said["mode"], said["notice"]) == ("both", "")
+    found = scores(mixed, "/api/search?q=bees&limit=100")
+    assert found["doab"] == scores(mixed, "/api/search?q=bees&limit=100&in=doab")["doab"]
+    assert found["films"].keys() == {1, 3, 4}, "what has the word"
+    assert max(found["films"].values()) == pytest.approx(0.6), "as much as words alone can give, on the same scale"
+    assert said["results"][0]["corpus"] == "doab"
+
+
+@pytest.mark.parametrize("corpus", ["films", "posts"])
+def test_of_a_corpus_without_vectors_alone_it_is_said(mixed: Served, corpus: str) -> None:
+    assert mixed.ask(f"/api/search?q=bees&mode=meaning&in={corpus}").status == 503
+    said = mixed.ask(f"/api/search?q=bees&in={corpus}").json()
+    assert said["mode"] == "words"
+    assert "not possible here" in said["notice"]
+
+
+@pytest.mark.parametrize("trouble", [True, False], ids=["in trouble", "loading"])
+def test_a_missing_model_leaves_the_other_corpora_their_meaning(
+    trouble: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = Deployment(tmp_path)
+    deployment.put(BOOKS, fingerprint="another")
+    deployment.run("publish", "doab")
+    as_films(deployment)
+    deployment.publish(BOOKS)
+    model, films = ModelByHand(monkeypatch), ModelByHand(monkeypatch)
+    films.may_load.clear()
+
+    def load_for(info: ModelInfo, *_: object) -> ModelByHand:
+        if info.fingerprint != "another":
+            return model._load()
+        if trouble:
+            raise OperatorError("no such model")
+        return films._load()
+
+    monkeypatch.setattr("tickwork.vectors.model.load_for", load_for)
+    reason = "is not possible here" if trouble else "begins in a moment"
+    with Served(Library(Layout.under(deployment.state), [DOAB, FILMS], VectorSettings()), {}) as service:
+        service.until(lambda: service.health()["meaning"] == "ready")
+        service.until(lambda: service.health("films")["meaning"] == ("no such model" if trouble else "loading"))
+        said = service.ask("/api/search?q=bees").json()
+        assert (said["mode"], {one["corpus"] for one in said["results"]}) == ("both", {"doab", "films"})
+        assert said["notice"] == f"Searching films by meaning {reason}; it was searched by words."
+        said = service.ask("/api/search?q=bees&mode=meaning").json()
+        assert (said["mode"], {one["corpus"] for one in said["results"]}) == ("meaning", {"doab"})
+        assert said["notice"] == f"Searching films by meaning {reason}; it was left out."
+        said = service.ask("/api/search?q=bees&f=language%3Deng").json()
+        assert (said["mode"], said["notice"]) == ("both", ""), "films have no such field and are not searched"
+        assert service.ask("/api/search?q=bees&mode=meaning&in=films").status == 503
+        films.may_load.set()

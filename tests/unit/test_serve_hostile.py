@@ -321,8 +321,12 @@ def test_addresses_of_the_web_are_kept() -> None:
 
 @pytest.mark.parametrize("evil", EVIL)
 def test_a_source_s_links_lead_where_it_says(evil: str) -> None:
-    for name, host in (("doi", "doi.org"), ("handle", "directory.doabooks.org")):
-        shown = EXTENSION.shown[name](evil)
+    for name, start, host in (
+        ("doi", "", "doi.org"),
+        ("handle", "20.500.12854/", "directory.doabooks.org"),
+        ("handle", "", "hdl.handle.net"),
+    ):
+        shown = EXTENSION.shown[name](f"{start}{evil}")
         assert urlsplit(shown.url).hostname == host
         assert not re.search(r"[\x00-\x20<>\"']", shown.url)
     licence: Shown = EXTENSION.shown["licence"](evil)

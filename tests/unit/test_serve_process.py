@@ -23,10 +23,10 @@ SLOW = """
 import time
 from tickwork.search.searcher import Searcher
 search = Searcher.search
-def slowly(self, query, *more):
+def slowly(self, query, *more, **named):
     if query == "slow":
         time.sleep(2)
-    return search(self, query, *more)
+    return search(self, query, *more, **named)
 Searcher.search = slowly
 """
 

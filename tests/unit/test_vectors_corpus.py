@@ -8,6 +8,8 @@ import pytest
 
 from tests.vectors_kit import DOAB, change, delete, documents, make_state
 from tickwork.contract.outcomes import OperatorError
+from tickwork.doab.pages import EXTENSION
+from tickwork.serve.extension import Shown
 from tickwork.vectors.corpus import Document, embedded, find, text_hash
 
 BOOK = {
@@ -60,6 +62,21 @@ def test_a_book_is_a_document_with_all_that_it_is_found_by(tmp_path: Path) -> No
         "handle": "20.500.12854/7",
     }
     assert found.fields.keys() == {field.name for field in DOAB.fields}
+
+
+@pytest.mark.parametrize(
+    ("handle", "url"),
+    [
+        ("20.500.12854/7.2", "https://directory.doabooks.org/handle/20.500.12854/7.2"),
+        ("20.500.12854/7 a?b#c", "https://directory.doabooks.org/handle/20.500.12854/7%20a%3Fb%23c"),
+        ("10419/12 a?b#c", "https://hdl.handle.net/10419/12%20a%3Fb%23c"),
+        ("20.500.128541/7", "https://hdl.handle.net/20.500.128541/7"),
+    ],
+)
+def test_a_handle_leads_to_the_repository_that_gave_it(tmp_path: Path, handle: str, url: str) -> None:
+    change(tmp_path, 1, **EMPTY, year=None, handle=handle)
+    assert only(tmp_path).url == url
+    assert EXTENSION.shown["handle"](handle) == Shown(handle, url)
 
 
 def test_a_book_that_says_nothing_is_a_document_without_text(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.operate_kit import Tickwork
 from tests.vectors_kit import FakeModel, change, delete, documents, make_state, right, stored
+from tickwork.contract import database
 from tickwork.contract.layout import Layout
 from tickwork.vectors import embed
 from tickwork.vectors.store import VectorStore
@@ -82,6 +84,20 @@ def test_without_documents_there_is_nothing_to_do(tickwork: Tickwork, layout: La
     make_state(layout.state, 0)
     assert tickwork("embed", "doab").code == 0
     assert fake_model.loaded == 0
+
+
+def test_documents_of_before_the_feed_of_changes_wait_for_their_next_writer(
+    tickwork: Tickwork, layout: Layout, fake_model: FakeModel
+) -> None:
+    with closing(database.connect(layout.database("doab"))):
+        pass
+    said = tickwork("embed", "doab")
+    assert said.code == MORE
+    assert "no feed of changes yet" in said.err
+    assert not layout.database("doab-vectors").exists()
+    make_state(layout.state, 5)
+    assert tickwork("embed", "doab").code == 0
+    assert right(layout.state, fake_model)
 
 
 # Changes.

@@ -18,7 +18,7 @@ from tickwork.atproto.crew import Crew
 from tickwork.atproto.errors import InvalidRepositoryError
 from tickwork.atproto.filter import Filter
 from tickwork.atproto.identity import Identity
-from tickwork.atproto.network import DirectoryDown, DirectoryHeld, Fault, Gone, Network, host_of
+from tickwork.atproto.network import DirectoryDown, DirectoryHeld, Fault, Gone, Network, Unresolved, host_of
 from tickwork.atproto.queue import Claim, Kind, Queue, Removed
 from tickwork.atproto.records import Unwanted, keep
 from tickwork.atproto.repository import Repository
@@ -200,6 +200,8 @@ class Backfill:
                 return self._unchanged(claim, outcome.identity)
             case Gone():
                 return self._gone(claim, outcome)
+            case Unresolved():
+                return self._failed(claim, outcome.kind, str(outcome), asked=False)
             case Fault():
                 return self._failed(claim, outcome.kind, str(outcome))
 
@@ -225,6 +227,12 @@ class Backfill:
         return _Settled("ratelimited", left=False)
 
     def _directory_down(self, claim: Claim, down: DirectoryDown) -> _Settled:
+        if claim.plc:
+            # It has directories of its own, of which the others know nothing.
+            until = down.held.until.timestamp() if isinstance(down, DirectoryHeld) else None
+            with self._store.transaction():
+                self._queue.failed(claim, "ratelimited" if until else "transport", str(down), until=until, counts=False)
+            return _Settled("error", left=False)
         self._why_directory = str(down)
         if isinstance(down, DirectoryHeld):
             self._directory_faults = MAX_DIRECTORY_FAULTS
@@ -234,10 +242,11 @@ class Backfill:
             self._queue.failed(claim, "transport", str(down), counts=False)
         return _Settled("error", left=False)
 
-    def _failed(self, claim: Claim, kind: Kind, why: str) -> _Settled:
-        if kind == "transport":
+    def _failed(self, claim: Claim, kind: Kind, why: str, *, asked: bool = True) -> _Settled:
+        """`asked` is whether its server was."""
+        if asked and kind == "transport":
             self._rota.failed(claim.host)
-        else:
+        elif asked:
             self._rota.answered(claim.host)
         with self._store.transaction():
             state = self._queue.failed(claim, kind, why)

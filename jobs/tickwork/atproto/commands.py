@@ -166,10 +166,14 @@ def remove(context: typer.Context, dids: Dids = None) -> None:
     deployment: App = context.obj
     with writing(deployment) as store, store.transaction():
         for did in _valid(dids or ()):
-            store.wipe(did)
-            store.tell_account(did, "removed")
-            if not store.connection.execute("DELETE FROM repos WHERE did = ?", (did,)).rowcount:
+            row = store.connection.execute("SELECT account FROM repos WHERE did = ?", (did,)).fetchone()
+            if row is None:
                 raise OperatorError(f"{did} is not known")
+            store.wipe(did)
+            if row["account"]:  # of one that nothing was told of, neither is its end
+                store.tell_account(did, "removed")
+            store.connection.execute("DELETE FROM disagreements WHERE did = ?", (did,))
+            store.connection.execute("DELETE FROM repos WHERE did = ?", (did,))
     print(f"{len(set(dids or ()))} removed")
 
 

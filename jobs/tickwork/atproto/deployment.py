@@ -40,9 +40,17 @@ def settings_of(deployment: App, **given: object) -> AtprotoSettings:
         raise OperatorError("[atproto] plc names no directory")
     for name in _NAMED_FOR_URLS:
         for url in getattr(settings, name):
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            if not _is_address(url):
                 raise OperatorError(f"[atproto] {name}: {url!r} is no address such as https://example.org")
     return settings
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half an address of version 6
+        return False
 
 
 @contextmanager

@@ -6,8 +6,10 @@ A page of a list and the cursor after it are committed together. Nothing is conc
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import msgspec
 
@@ -29,7 +31,8 @@ from tickwork.upstream.session import Upstream
 PAGE = 1000
 """The most that servers give at once."""
 MAX_PAGE_BYTES = 8 * 1024 * 1024
-MAX_CURSOR = 4096
+MAX_CURSOR = 2048
+"""Characters of a cursor as it is written in a URL."""
 _LISTED_GONE = ("deactivated", "takendown", "suspended")
 
 
@@ -100,20 +103,28 @@ def discover(
 ) -> Iterator[Unit]:
     """Go on with every list that is due; a unit is a page, its items are the repositories on it.
 
-    A list that cannot be read does not keep the others from being read. Raises Transient when some could not be, and
-    while enough repositories wait to be fetched.
+    The lists take turns, page by page: one that is long, or cannot be read, does not keep the others from being read.
+    Raises Transient when some could not be, and while enough repositories wait to be fetched.
     """
     faults: list[str] = []
-    for one in todo:
-        if not _is_due(store, one, settings):
-            continue
+    paused: Paused | None = None
+    turns = deque(
+        (one, _pages(store, queue, upstream, one, settings, one_pass)) for one in todo if _is_due(store, one, settings)
+    )
+    while turns:
+        one, pages = turns.popleft()
         try:
-            yield from _pages(store, queue, upstream, one, settings, one_pass)
+            yield next(pages)
+            turns.append((one, pages))
+        except StopIteration:
+            pass
+        except Paused as pause:
+            paused = pause
         except (Held, Transient, Forbidden, UnexpectedStatus, UnsafeUrl, TooLarge) as error:
-            if isinstance(error, Paused):
-                raise
             faults.append(str(error))
             one_pass.warn(f"the list of {one.name} cannot be read: {error}")
+    if paused:
+        raise paused
     if faults:
         raise Transient(f"{len(faults)} of {len(todo)} lists could not be read, the first: {faults[0]}")
 
@@ -135,14 +146,16 @@ def _pages(
         cursor = row["cursor"] if row else ""
         try:
             page, size = _ask(upstream, one, cursor)
-        except UnexpectedStatus as error:
-            if cursor and error.status == 400:
+        except (UnexpectedStatus, UnsafeUrl) as error:
+            if cursor and (isinstance(error, UnsafeUrl) or error.status == 400):
                 # Cursors grow old. The list is begun anew; what was found is kept.
                 with store.transaction():
                     store.connection.execute("UPDATE lists SET cursor = '' WHERE name = ?", (one.name,))
             raise
         following = page.cursor or ""
-        if (following == cursor and cursor) or len(following) > MAX_CURSOR:
+        if len(quote(following)) > MAX_CURSOR:
+            raise Transient(f"{one.origin} goes on with a cursor of {len(following)} characters, which fits no address")
+        if following == cursor and cursor:
             raise Transient(f"{one.origin} leads from {cursor[:40]!r} on to {following[:40]!r}: the list has no end")
         with store.transaction():
             added, changed, odd = _note(store, queue, one, page.repos, frozenset(settings.filter.excludes))
@@ -198,54 +211,60 @@ def _note(
         if listed.did in excluded:
             continue
         status = (listed.status or "inactive") if not listed.active else "active"
-        if one.adds and _add(store, one, listed, status):
+        if one.adds and _add(store, one, listed):
             added += 1
         elif not one.collection:
             changed += _renew(store, queue, one, listed, status)
     return added, changed, odd
 
 
-def _add(store: AtprotoStore, one: List, listed: _Listed, status: str) -> bool:
+def _add(store: AtprotoStore, one: List, listed: _Listed) -> bool:
     now = time.time()
     inserted = store.connection.execute(
-        "INSERT INTO repos (did, host, next_retry, added, listed_rev, listed_status) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        (listed.did, one.host, now, now, listed.rev, "" if one.collection else status),
+        "INSERT INTO repos (did, host, next_retry, added, listed_rev) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (listed.did, one.host, now, now, listed.rev),
     )
     return bool(inserted.rowcount)
 
 
 def _renew(store: AtprotoStore, queue: Queue, one: List, listed: _Listed, status: str) -> bool:
-    """Have a known repository fetched when its rev or its account's status is another; says whether that is so.
-
-    Only what this list said last is compared with, not what the server says: a list that lags behind would otherwise
-    have an account that is gone looked at again and again. A server goes on listing accounts that have left it, so of
-    their status it is not the one to ask.
-    """
+    """Have a known repository fetched when its rev or its account's status is another; says whether that is so."""
     row = store.connection.execute(
-        "SELECT status, host, rev, listed_rev, listed_status FROM repos"
+        "SELECT status, host, rev, tried, listed_rev, account FROM repos"
         " WHERE did = ? AND (tracked OR status = 'discarded')",
         (listed.did,),
     ).fetchone()
     if row is None:
         return False
-    if one.host and row["host"] not in ("", one.host):
-        status = row["listed_status"]
     # Not merely above what was listed before: a rev of the future would hide all that come after it.
     newer = listed.rev > row["rev"] and listed.rev != row["listed_rev"]
-    other = status != row["listed_status"]
-    if not newer and not other:
-        return False
-    store.connection.execute(
-        "UPDATE repos SET listed_rev = iif(?, ?, listed_rev), listed_status = ? WHERE did = ?",
-        (newer, listed.rev, status, listed.did),
-    )
-    if other and status in _LISTED_GONE and row["status"] not in (*GONE, "pending"):
+    if newer:
+        store.connection.execute("UPDATE repos SET listed_rev = ? WHERE did = ?", (listed.rev, listed.did))
+        queue.look_for(listed.did, one.host)
+    # A server goes on listing accounts that have left it, so of their status it is not the one to ask. One that was
+    # never fetched has none yet.
+    elsewhere = one.host and row["host"] not in ("", one.host)
+    other = row["status"] != "pending" and not elsewhere and _is_news(store, one, listed.did, status, row["account"])
+    if other and status in _LISTED_GONE and row["status"] not in GONE:
         # The list says so; the server is asked as well, and has the last word.
         store.tell_account(listed.did, status)
-    if newer or (other and (row["listed_status"] or status != "active")):
-        return queue.ask(listed.did)
-    return False
+    return queue.ask(listed.did) if newer or other else False
+
+
+def _is_news(store: AtprotoStore, one: List, did: str, status: str, account: str) -> bool:
+    """Whether a list has another status of an account than what its server said last, and says so for the first time.
+
+    A list that lags behind the server, or has it wrong, would otherwise have the account asked for again and again.
+    """
+    if status == (account or "active"):
+        store.connection.execute("DELETE FROM disagreements WHERE did = ? AND list = ?", (did, one.name))
+        return False
+    noted = store.connection.execute(
+        "INSERT INTO disagreements (did, list, status) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET status = excluded.status WHERE status != excluded.status",
+        (did, one.name, status),
+    )
+    return bool(noted.rowcount)
 
 
 def _advance(store: AtprotoStore, one: List, cursor: str, repositories: int, *, begins: bool) -> None:

@@ -45,14 +45,16 @@ def since(connection: sqlite3.Connection, seq: int, limit: int) -> list[sqlite3.
     Raises OperatorError when events after `seq` were pruned, or `seq` is of the future: whoever follows must then begin
     with what is stored.
     """
+    # Before the rows: what is stored between the two is not to be taken for pruned.
+    last = newest(connection)
     rows = connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)).fetchall()
-    first = int(rows[0]["seq"]) if rows else newest(connection) + 1
+    first = int(rows[0]["seq"]) if rows else last + 1
     if seq and first > seq + 1:
         raise OperatorError(
             f"the events from {seq + 1} to {first - 1} were pruned; read the records anew, and go on after {first - 1}"
         )
-    if seq > newest(connection):
-        raise OperatorError(f"there is no event {seq}: the last is {newest(connection)}. Is this another database?")
+    if seq > last:
+        raise OperatorError(f"there is no event {seq}: the last is {last}. Is this another database?")
     return rows
 
 

@@ -56,7 +56,7 @@ class PublicKey:
         try:
             self._key = ec.EllipticCurvePublicKey.from_encoded_point(curve.curve, point)
         except ValueError as error:
-            raise InvalidRepositoryError(f"the key {text} is no point of {curve.curve.name}") from error
+            raise InvalidRepositoryError(f"the key {text[:MAX_TEXT]!a} is no point of {curve.curve.name}") from error
 
     @classmethod
     def from_did_key(cls, text: str) -> PublicKey:
@@ -85,7 +85,7 @@ class PublicKey:
                 if len(data) not in (_COMPRESSED, _UNCOMPRESSED):
                     raise InvalidRepositoryError(f"the key {text} is no point of {curve.curve.name}")
                 return cls(curve, data, text)
-        raise InvalidRepositoryError(f"the key {text[:MAX_TEXT]} is of the type {kind[:MAX_TEXT]!r}, not known here")
+        raise InvalidRepositoryError(f"a key is of the type {kind[:MAX_TEXT]!a}, not known here")
 
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Whether this key signed the message: ECDSA of its sha256; the signature is 64 bytes, r and s, s low."""

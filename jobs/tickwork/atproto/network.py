@@ -39,6 +39,10 @@ class Fault(Exception):  # noqa: N818 - what went wrong with one account
         self.kind: Kind = kind
 
 
+class Unresolved(Fault):
+    """It was the document: nothing was asked of the account's server."""
+
+
 class Gone(Exception):  # noqa: N818 - a state of the account
     """There is no repository to be had: `status` is deactivated, takendown, suspended, deleted or tombstoned."""
 
@@ -78,7 +82,13 @@ class Network:
         self._pds.close()
 
     def resolve(self, did: str) -> Identity:
-        """The document of an account, asked for anew. Raises Fault, Gone, DirectoryDown."""
+        """The document of an account, asked for anew. Raises Unresolved, Gone, DirectoryDown."""
+        try:
+            return self._resolve(did)
+        except Fault as fault:
+            raise Unresolved(fault.kind, str(fault)) from fault
+
+    def _resolve(self, did: str) -> Identity:
         if did.startswith("did:plc:"):
             answer = self._from_directories(did)
         elif did.startswith("did:web:"):

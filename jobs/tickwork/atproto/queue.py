@@ -13,7 +13,7 @@ from tickwork.atproto.filter import Filter
 from tickwork.atproto.identity import Identity
 from tickwork.atproto.settings import AtprotoSettings
 from tickwork.atproto.shards import Shard
-from tickwork.atproto.store import AtprotoStore
+from tickwork.atproto.store import GONE, AtprotoStore
 
 Kind = Literal["ratelimited", "transport", "generic"]
 
@@ -115,6 +115,18 @@ class Queue:
             self.ask(did)
         return new, known
 
+    def look_for(self, did: str, host: str) -> None:
+        """Find the server of an account anew if it was another machine's: with its new rev it may be one of ours.
+
+        `host` is our server that has listed it, in which case it is likely; otherwise once in as many days as gone
+        accounts are looked at, for each costs the directory a request.
+        """
+        row = self._connection.execute("SELECT host, tried FROM repos WHERE did = ?", (did,)).fetchone()
+        if self._shard.owns(row["host"]):
+            return
+        if host or (row["tried"] or 0.0) + self._settings.recheck_days * 86_400 <= time.time():
+            self._connection.execute("UPDATE repos SET host = '' WHERE did = ?", (did,))
+
     def ask(self, did: str, *, anew: bool = False) -> bool:
         """Have a repository fetched now, `anew` even if it is unchanged; says whether there is one."""
         return bool(
@@ -171,19 +183,25 @@ class Queue:
     def failed(self, claim: Claim, kind: Kind, why: str, *, until: float | None = None, counts: bool = True) -> str:
         """It could not be had; gives its new state. `until` is when it may be tried again, in place of a backoff.
 
-        A fault that does not count is not the repository's, so that it is never parked for it.
+        A fault that does not count is not the repository's, so that it is never parked for it. An account that is gone
+        stays so until somebody says otherwise; it is not parked either, but looked at again in days.
         """
         again = self._asked_since(claim)
         before = 0 if again else claim.attempts
         attempts = before + counts
-        parked = counts and not again and attempts >= self._settings.max_attempts
+        enough = counts and not again and attempts >= self._settings.max_attempts
         due = until or time.time() + backoff(before, self._settings)
+        if claim.status in GONE:
+            if enough:
+                attempts, due = 0, time.time() + _about(self._settings.recheck_days * 86_400)
+            self._settle(claim, "attempts = ?, next_retry = ?, last_error = ?", (attempts, due, _kept(why)))
+            return claim.status
         self._settle(
             claim,
             "status = ?, attempts = ?, next_retry = ?, error_kind = ?, last_error = ?",
-            ("parked" if parked else "error", attempts, None if parked else due, kind, why[:MAX_WHY]),
+            ("parked" if enough else "error", attempts, None if enough else due, kind, _kept(why)),
         )
-        return "parked" if parked else "error"
+        return "parked" if enough else "error"
 
     def gone(self, claim: Claim, status: str, why: str) -> None:
         """The account has no repository to be had; it is looked at again in days."""
@@ -194,7 +212,7 @@ class Queue:
         self._settle(
             claim,
             f"{forgotten} status = ?, attempts = 0, next_retry = ?, error_kind = '', last_error = ?",
-            (status, due, why[:MAX_WHY]),
+            (status, due, _kept(why)),
         )
 
     def _asked_since(self, claim: Claim) -> bool:
@@ -217,6 +235,11 @@ def backoff(faults_before: int, settings: AtprotoSettings) -> float:
     The jitter comes after the cap, so that what waits the longest does not come back in step.
     """
     return _about(min(settings.retry_seconds * 2.0 ** min(faults_before, 32), settings.retry_cap_seconds))
+
+
+def _kept(why: str) -> str:
+    """An error as it is stored and shown: its words may be a stranger's, with anything in them."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in why[:MAX_WHY])
 
 
 def _about(seconds: float) -> float:

@@ -16,7 +16,7 @@ def m001_repositories(db: Database) -> None:
         # An id is never given twice: a repository that was removed and added again is another one, and a backfill that
         # was under way finds its own gone. `next_retry` says when it is to be fetched, NULL for not at all; `asked`
         # grows with every wish to have it fetched, so that one which comes during a backfill is not lost by its end.
-        # `account` is the status last told in an event, `listed_*` is what discovery read.
+        # `account` is the status last told in an event, `listed_rev` is what discovery read.
         """
         CREATE TABLE repos (
           id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -84,3 +84,14 @@ def m002_handles(db: Database) -> None:
         CREATE TRIGGER repos_handle AFTER UPDATE OF handle ON repos WHEN old.handle != new.handle
         BEGIN UPDATE texts SET title = title WHERE did = new.did; END
     """)
+
+
+@migrations()
+def m003_disagreements(db: Database) -> None:
+    """Where a list has another status of an account than its server, what it said: that is news once."""
+    db.execute("""
+        CREATE TABLE disagreements (
+          did TEXT NOT NULL, list TEXT NOT NULL, status TEXT NOT NULL, PRIMARY KEY (did, list)
+        ) WITHOUT ROWID
+    """)
+    db.execute("ALTER TABLE repos DROP COLUMN listed_status")

@@ -16,6 +16,7 @@ from tickwork.app import App
 from tickwork.atproto import cbor, data_model
 from tickwork.atproto import events as feed
 from tickwork.atproto.deployment import reading, settings_of
+from tickwork.atproto.errors import InvalidRepositoryError
 from tickwork.atproto.shards import Shard
 from tickwork.atproto.store import GONE
 from tickwork.contract.outcomes import OperatorError
@@ -62,7 +63,7 @@ def events(
             for row in rows:
                 event = _plain(row)
                 if with_records and row["cid"]:
-                    event["record"] = _record(connection, row["cid"])
+                    event |= _record(connection, row["cid"])
                 _print(event)
                 since = row["seq"]
             sys.stdout.flush()
@@ -128,7 +129,7 @@ def records(
         )
         for row in rows:
             uri = f"at://{did}/{row['collection']}/{row['rkey']}"
-            _print({"uri": uri, "cid": row["cid"], "value": data_model.to_json(cbor.decode(row["data"], uri))})
+            _print({"uri": uri, "cid": row["cid"]} | _value("value", row["data"], uri))
 
 
 def stats(context: typer.Context, as_json: AsJson = False) -> None:
@@ -194,9 +195,17 @@ def _plain(row: sqlite3.Row) -> dict[str, object]:
     return plain
 
 
-def _record(connection: sqlite3.Connection, cid: str) -> object:
+def _record(connection: sqlite3.Connection, cid: str) -> dict[str, object]:
     row = connection.execute("SELECT data FROM blocks WHERE cid = ?", (cid,)).fetchone()
-    return data_model.to_json(cbor.decode(row["data"], cid)) if row else None
+    return _value("record", row["data"], cid) if row else {"record": None}
+
+
+def _value(name: str, data: bytes, what: str) -> dict[str, object]:
+    """A record under `name`; one that is no strict DAG-CBOR, as an owner may store it, as its bytes and the reason."""
+    try:
+        return {name: data_model.to_json(cbor.decode(data, what))}
+    except InvalidRepositoryError as error:
+        return {name: data_model.to_json(data), "invalid": str(error)}
 
 
 def _print(value: Iterable[object] | dict[str, object]) -> None:

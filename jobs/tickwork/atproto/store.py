@@ -18,7 +18,7 @@ class AtprotoStore(Store):
 
     name = "atproto"
     schema = "tickwork.atproto.schema"
-    version = 2
+    version = 3
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)

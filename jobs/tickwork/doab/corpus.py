@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from urllib.parse import quote
 
 from tickwork.vectors.corpus import Corpus, Document, Field
+
+OWN_HANDLES = "20.500.12854/"
+"""What the handles of DOAB begin with."""
+
+
+def address_of(handle: str) -> str:
+    """Where a handle leads: those of DOAB to its own page, those of other repositories by way of the handle system."""
+    at = "https://directory.doabooks.org/handle/" if handle.startswith(OWN_HANDLES) else "https://hdl.handle.net/"
+    return at + quote(handle, safe="/")
 
 
 def _document(row: sqlite3.Row) -> Document:
@@ -18,7 +28,7 @@ def _document(row: sqlite3.Row) -> Document:
         title=row["title"],
         text=row["description"],
         words="\n".join(word for word in words if word),
-        url=f"https://directory.doabooks.org/handle/{row['handle']}" if row["handle"] else "",
+        url=address_of(row["handle"]) if row["handle"] else "",
         fields={
             "creators": people,
             "subjects": lists["subjects"],

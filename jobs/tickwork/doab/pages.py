@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from tickwork.doab.corpus import address_of
 from tickwork.serve.extension import Extension, Shown
 
 
@@ -12,7 +13,7 @@ def _doi(doi: str) -> Shown:
 
 
 def _handle(handle: str) -> Shown:
-    return Shown(handle, f"https://directory.doabooks.org/handle/{quote(handle, safe='/')}")
+    return Shown(handle, address_of(handle))
 
 
 def _licence(licence: str) -> Shown:

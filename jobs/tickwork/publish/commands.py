@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
 from functools import cache
 from typing import Annotated, Literal
 
@@ -12,16 +11,14 @@ import msgspec
 import typer
 
 from tickwork.app import App
-from tickwork.contract import database
 from tickwork.contract.markers import Markers
-from tickwork.contract.outcomes import OperatorError, Transient
+from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Budget, Unit
 from tickwork.publish import campaign
 from tickwork.publish.build import Build, Campaign
 from tickwork.publish.generations import Generations
-from tickwork.store import changes
-from tickwork.vectors.commands import CorpusName, Gpu, NoLock, Seconds, Threads, vector_settings
+from tickwork.vectors.commands import CorpusName, Gpu, NoLock, Seconds, Threads, opened_source, vector_settings
 from tickwork.vectors.corpus import Corpus, find
 from tickwork.vectors.settings import VectorSettings
 
@@ -169,10 +166,8 @@ def _has_documents(deployment: App, corpus: Corpus, published: Generations, one_
             raise OperatorError(f"{path} is missing, of which {corpus.name} was published: restore it from a copy")
         one_pass.notes.append(f"there is no {path} yet")
         return False
-    with closing(database.connect(path, read_only=True)) as source:
-        if not changes.is_followed(source, corpus.table):
-            raise Transient(f"{path} has no feed of changes yet: the next pass that writes to it adds one")
-    return True
+    with opened_source(path, corpus):
+        return True
 
 
 def _roll_back(deployment: App, found: Generations, wanted: str) -> None:

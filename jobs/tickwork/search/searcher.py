@@ -117,12 +117,18 @@ class Searcher:
         end = time.monotonic() + seconds
         self.connection.set_progress_handler(lambda: time.monotonic() > end, STEPS_BETWEEN_LOOKS)
 
-    def search(self, query: str, mode: Mode, limit: int, filters: Sequence[Filter] = ()) -> list[Hit]:
-        """The best `limit` items for `query` that pass the filters."""
+    def search(
+        self, query: str, mode: Mode, limit: int, filters: Sequence[Filter] = (), *, meaning: bool = True
+    ) -> list[Hit]:
+        """The best `limit` items for `query` that pass the filters.
+
+        Without `meaning`, nothing is found by meaning: by both, scores are those of what only the words find.
+        """
         wanted = max(limit, CANDIDATES)
         words = self._by_words(query, wanted, filters) if mode != "meaning" else {}
-        meaning = self._by_meaning(query, wanted, filters) if mode != "words" and query.strip() else {}
-        scores = _fused(words, meaning, self._words_weight) if mode == "both" else words or meaning
+        with_meaning = meaning and mode != "words" and query.strip()
+        near = self._by_meaning(query, wanted, filters) if with_meaning else {}
+        scores = _fused(words, near, self._words_weight) if mode == "both" else words or near
         best = sorted(scores, key=lambda item: (-scores[item], item))[:limit]
         return self._hits(best, scores, query)
 

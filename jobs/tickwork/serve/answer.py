@@ -24,6 +24,9 @@ MOST_VALUES = 8
 MAX_SNIPPET = 400
 """Characters: thirty words can be a book where words are not told apart."""
 
+_BEGINS = "begins in a moment"
+_IMPOSSIBLE = "is not possible here"
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -52,7 +55,7 @@ class Answer:
 
     question: Question
     mode: Mode
-    """How it was searched, which is by words alone as long as there is no model."""
+    """How it was searched, which is by words alone where nothing can be searched by meaning (yet)."""
     total: int = 0
     items: list[Item] = field(default_factory=list)
     counts: browse.Counts = field(default_factory=dict)
@@ -65,13 +68,16 @@ def answer(library: Library, question: Question) -> Answer:
     editions = [one for name, one in library.editions().items() if question.corpus in ("", name)]
     if not question.text and len(editions) > 1:
         raise RefusedError(400, "give a query (q), or say in what to look (in)")
-    mode, notice = _mode(editions, question)
+    asked = _that_have(editions, question.filters)
+    mode, by_meaning, notice = _mode([edition for edition, _ in asked], question)
     found = Answer(question, mode, notice=notice, generations={e.corpus.name: e.generation.name for e in editions})
     counted: dict[str, Counter[str]] = {}
-    for edition, conditions in _that_have(editions, question.filters):
+    for edition, conditions in asked:
+        if mode == "meaning" and edition not in by_meaning:
+            continue
         with _searching(edition) as searcher:
             if question.text:
-                items, counts = _searched(edition, searcher, found, conditions)
+                items, counts = _searched(edition, searcher, found, conditions, meaning=edition in by_meaning)
                 found.total += len(items)
             else:
                 items, counts, total = _browsed(edition, searcher, question, conditions)
@@ -79,7 +85,8 @@ def answer(library: Library, question: Question) -> Answer:
         found.items += items
         for name, values in counts.items():
             counted.setdefault(name, Counter()).update(values)
-    # Scores of two corpora are only comparable by both and by meaning; by words it is the best that can be said.
+    # Scores of two corpora are only comparable by both and by meaning; by words it is the best that can be said. By
+    # both, a corpus searched by words alone has the scores of what another finds by its words and not by meaning.
     found.items.sort(key=lambda item: -(item.score or 0))
     start = question.offset if question.text else 0
     found.items = found.items[start : start + question.limit]
@@ -115,17 +122,28 @@ def similar(item: Item, limit: int) -> list[Item]:
         return _items(item.edition, searcher, hits)
 
 
-def _mode(editions: Sequence[Edition], question: Question) -> tuple[Mode, str]:
+def _mode(editions: Sequence[Edition], question: Question) -> tuple[Mode, list[Edition], str]:
+    """How to search, which editions also by meaning, and a notice of those whose model is missing.
+
+    An edition without vectors has nothing to be found by meaning: it decides nothing for the others, and needs no
+    notice. Raises RefusedError with 503 when only meaning is asked for and no edition can be searched by it.
+    """
     if not question.text or question.mode == "words":
-        return "words", ""
-    encoders = [edition.encoder for edition in editions]
-    if editions and all(encoder is not None and encoder.ready for encoder in encoders):
-        return question.mode, ""
-    trouble = next((one.trouble for one in encoders if one and one.trouble), "")
-    reason = "is not possible here" if trouble or None in encoders else "begins in a moment"
+        return "words", [], ""
+    by_meaning = [edition for edition in editions if edition.encoder and edition.encoder.ready]
+    missing = {
+        edition.corpus.name: _IMPOSSIBLE if edition.encoder.trouble else _BEGINS
+        for edition in editions
+        if edition.encoder and edition not in by_meaning
+    }
+    if by_meaning:
+        instead = "it was searched by words" if question.mode == "both" else "it was left out"
+        notices = [f"Searching {name} by meaning {reason}; {instead}." for name, reason in missing.items()]
+        return question.mode, by_meaning, " ".join(notices)
+    reason = _BEGINS if _BEGINS in missing.values() else _IMPOSSIBLE
     if question.mode == "meaning" and editions:
         raise RefusedError(503, f"Searching by meaning {reason}.")
-    return "words", f"Searching by meaning {reason}; these were found by words." if editions else ""
+    return "words", [], f"Searching by meaning {reason}; these were found by words." if editions else ""
 
 
 def _that_have(editions: Sequence[Edition], texts: Sequence[str]) -> list[tuple[Edition, list[filters.Filter]]]:
@@ -142,9 +160,9 @@ def _that_have(editions: Sequence[Edition], texts: Sequence[str]) -> list[tuple[
 
 
 def _searched(
-    edition: Edition, searcher: Searcher, found: Answer, conditions: Sequence[filters.Filter]
+    edition: Edition, searcher: Searcher, found: Answer, conditions: Sequence[filters.Filter], *, meaning: bool
 ) -> tuple[list[Item], browse.Counts]:
-    hits = searcher.search(found.question.text, found.mode, CANDIDATES, conditions)
+    hits = searcher.search(found.question.text, found.mode, CANDIDATES, conditions, meaning=meaning)
     items = _items(edition, searcher, hits)
     counts = {
         one.name: dict(Counter(value for item in items for value in values_of(item.row, one)))
@@ -185,7 +203,7 @@ def _searching(edition: Edition) -> Iterator[Searcher]:
     except queue.Empty as error:
         raise RefusedError(503, "Too many are searching; try again in a moment.") from error
     except NotReadyError as error:
-        raise RefusedError(503, "Searching by meaning begins in a moment.") from error
+        raise RefusedError(503, f"Searching by meaning {_BEGINS}.") from error
     except sqlite3.OperationalError as error:
         if "interrupted" not in str(error):
             raise

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -10,11 +13,12 @@ import typer
 
 from tickwork.app import App
 from tickwork.contract import database
-from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.outcomes import OperatorError, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Budget, Unit
+from tickwork.store import changes
 from tickwork.vectors import embed as embedding
-from tickwork.vectors.corpus import find
+from tickwork.vectors.corpus import Corpus, find
 from tickwork.vectors.settings import VectorSettings
 from tickwork.vectors.store import VectorStore
 
@@ -56,12 +60,12 @@ def embed(
     settings = vector_settings(deployment, gpu=gpu, threads=threads, batch_tokens=batch_tokens)
     chosen = f"{[getattr(settings, name) for name in _OF_THE_MODEL]} {corpus.template}"
     documents = deployment.layout.database(corpus.database)
+    vectors = deployment.layout.database(f"{corpus.name}-vectors")
 
     def work(one_pass: Pass) -> Iterator[Unit]:
         if not documents.exists():
             return
-        source = database.connect(documents, read_only=True)
-        with VectorStore.open(deployment.layout.database(f"{corpus.name}-vectors")) as store:
+        with opened_source(documents, corpus) as source, VectorStore.open(vectors) as store:
             if embedding.nothing_to_do(corpus, source, store, chosen):
                 return
             # Not before there is something to do: an idle tick imports no torch.
@@ -82,6 +86,15 @@ def embed(
             )
 
     deployment.run(f"{corpus.name}-embed", work, Budget(limit, seconds), lock=not no_lock)
+
+
+@contextmanager
+def opened_source(path: Path, corpus: Corpus) -> Iterator[sqlite3.Connection]:
+    """The database that holds the rows of `corpus`, to be read. Raises Transient while it has no feed of changes."""
+    with closing(database.connect(path, read_only=True)) as source:
+        if not changes.is_followed(source, corpus.table):
+            raise Transient(f"{path} has no feed of changes yet: the next pass that writes to it adds one")
+        yield source
 
 
 def vector_settings(deployment: App, *, gpu: bool | None = None, **given: int | None) -> VectorSettings:
