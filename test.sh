@@ -93,7 +93,8 @@ case $tier in
   full) selection="not soak" ;;
   soak) selection="" ;;
 esac
-step "pytest ($tier)" python -m pytest -p no:cacheprovider -q -n 2 --dist loadfile --no-loadscope-reorder ${selection:+-m "$selection"} "$@"
+step "pytest ($tier)" python -m pytest -p no:cacheprovider -q -n 2 --dist loadfile --no-loadscope-reorder ${selection:+-m "$selection"} \
+  ${TICKWORK_SOAK:+--timeout 7200} "$@" # per test, where it says nothing else
 [ "$tier" != quick ] || exit 0
 
 step "molecule default: the demo inventory, unprivileged" molecule test -s default

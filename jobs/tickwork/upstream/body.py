@@ -5,7 +5,6 @@ The HTTP library must not decode: it unpacks a chunk without bound, and 64 kB ca
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,18 +13,11 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from tickwork.contract.outcomes import OperatorError
-
-ACCEPT_ENCODING = "gzip"
-_CHUNK_BYTES = 64 * 1024
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+from tickwork.upstream.codings import ACCEPT_ENCODING, CHUNK_BYTES, DECODERS, Incomplete
 
 
 class TooLarge(Exception):  # noqa: N818 - a limit of ours, not a fault
     """The body is larger than allowed, as sent or once decoded."""
-
-
-class Incomplete(Exception):  # noqa: N818 - named for what the body is
-    """The body ended before its end, or what came is not what it says it is."""
 
 
 class Undecodable(Exception):  # noqa: N818 - named for what the body is
@@ -61,10 +53,8 @@ class Body:
         encoding = self._headers.get("Content-Encoding", "").strip().lower()
         if encoding in ("", "identity"):
             pieces = self._wire()
-        elif encoding in ("gzip", "x-gzip"):
-            pieces = _gunzip(self._wire())
-        elif encoding == "deflate":
-            pieces = _inflate(self._wire())
+        elif decode := DECODERS.get(encoding):
+            pieces = decode(self._wire())
         else:
             raise Undecodable(f"its Content-Encoding is {encoding[:40]!r}, we asked for {ACCEPT_ENCODING}")
         decoded = 0
@@ -111,7 +101,7 @@ class Body:
         """The body as sent; the library's faults become Incomplete, so that no OSError of a socket leaves here."""
         while True:
             try:
-                piece = self._raw.read(_CHUNK_BYTES, decode_content=False)
+                piece = self._raw.read(CHUNK_BYTES, decode_content=False)
             except (HTTPError, RequestException, OSError) as error:
                 raise Incomplete(f"it broke off after {self.wire_bytes} bytes: {error}") from error
             if not piece:
@@ -122,48 +112,3 @@ class Body:
             if self.wire_bytes > self._max_bytes:
                 raise TooLarge(f"it has more than {self._max_bytes} bytes")
             yield piece
-
-
-def _gunzip(wire: Iterator[bytes]) -> Iterator[bytes]:
-    """Decode gzip, of one or more members (RFC 1952) and nothing after them."""
-    decoder = zlib.decompressobj(_GZIP_WINDOW)
-    started = False
-    for piece in wire:
-        while piece:
-            if decoder.eof:
-                decoder, started = zlib.decompressobj(_GZIP_WINDOW), False
-            started = True
-            yield from _decode(decoder, piece)
-            piece = decoder.unused_data
-    if started and not decoder.eof:
-        raise Incomplete("its gzip stream is cut")
-
-
-def _inflate(wire: Iterator[bytes]) -> Iterator[bytes]:
-    """Decode deflate: in its zlib wrapper as RFC 9110 has it, or bare as some servers send it."""
-    decoder = None
-    for piece in wire:
-        if decoder is None:
-            wrapped = piece[0] & 0x0F == 8 and (piece[0] >> 4) <= 7
-            decoder = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
-        if decoder.eof:
-            raise Incomplete("something follows its deflate stream")
-        yield from _decode(decoder, piece)
-        if decoder.unused_data:
-            raise Incomplete("something follows its deflate stream")
-    if decoder is not None and not decoder.eof:
-        raise Incomplete("its deflate stream is cut")
-
-
-def _decode(decoder: zlib._Decompress, piece: bytes) -> Iterator[bytes]:
-    """What `piece` decodes to, never more than a chunk at a time."""
-    while True:
-        try:
-            decoded = decoder.decompress(piece, _CHUNK_BYTES)
-        except zlib.error as error:
-            raise Incomplete(f"it cannot be decoded: {error}") from error
-        if decoded:
-            yield decoded
-        piece = decoder.unconsumed_tail
-        if decoder.eof or (not piece and len(decoded) < _CHUNK_BYTES):
-            return

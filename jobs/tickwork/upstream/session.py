@@ -21,8 +21,9 @@ from tickwork import __version__
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.contract.stop import Stop
 from tickwork.upstream.answers import Answer, Forbidden, ServerFault, UnexpectedStatus, readable, root_cause
-from tickwork.upstream.body import ACCEPT_ENCODING, Body, Incomplete, TooLarge, Undecodable
+from tickwork.upstream.body import Body, TooLarge, Undecodable
 from tickwork.upstream.challenge import is_challenge, is_html
+from tickwork.upstream.codings import ACCEPT_ENCODING, Incomplete
 from tickwork.upstream.deadline import Watch, Watchdog
 from tickwork.upstream.guard import DEFAULT_PORTS, Guard, Target, UnsafeUrl, shown
 from tickwork.upstream.pinned import PinnedAdapter
