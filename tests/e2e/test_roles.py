@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from tests.wrappers import ROOT
 from tickwork.atproto.settings import AtprotoSettings
@@ -131,6 +132,21 @@ def test_a_job_goes_on_the_schedule_off_it_and_away_and_its_state_stays(deployme
     assert deployment.wrapper(BACKFILL).exists(), "an unarmed job can be run by hand"
     assert deployment.entry(HARVEST).exists()
 
+    # By its tag alone each part does all that is its own.
+    run = ("--tags", "run")
+    deployment.deploy(*run, tickwork_scheduler="cron", tickwork_overrides={HARVEST: {"armed": False}})
+    assert entry.exists()
+    assert not deployment.entry(HARVEST).exists()
+    deployment.deploy(*run, tickwork_scheduler="manual")
+    assert not entry.exists()
+    entry.write_text("left behind\n")
+    deployment.wrapper(HARVEST).unlink()
+    deployment.deploy("--tags", "configure", tickwork_scheduler="cron")
+    assert entry.read_text() == "left behind\n"
+    assert deployment.wrapper(HARVEST).exists()
+    deployment.deploy(*run, tickwork_scheduler="cron")
+    assert deployment.entry(HARVEST).exists()
+
     deployment.deploy(tickwork_scheduler="cron", tickwork_sources=[])
     assert not deployment.entry(HARVEST).exists()
     assert not deployment.wrapper(HARVEST).exists()
@@ -138,6 +154,32 @@ def test_a_job_goes_on_the_schedule_off_it_and_away_and_its_state_stays(deployme
     assert "jobs" not in deployment.settings()
     assert (deployment.state(BACKFILL) / ".halted").read_text() == "kept"
     assert deployment.state(HARVEST).is_dir()
+
+
+def test_jobs_that_cannot_live_together_are_not_scheduled(deployment: Deployment) -> None:
+    # A backfill that does not wait for the lock which the harvest takes in the same minutes.
+    together = {HARVEST: {"schedule": "*/30 * * * *"}}
+    done = play(ROOT / "inventory" / "demo", deployment.root, tickwork_scheduler="cron", tickwork_overrides=together)
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "doab-backfill does not wait for its locks, and at each of its ticks doab-harvest may hold them" in said
+    assert not list((deployment.root / "etc/cron.d").iterdir())
+
+
+def modes(*paths: Path) -> list[str]:
+    return [oct(path.stat().st_mode & 0o777) for path in paths]
+
+
+def test_everybody_may_read_the_metrics_and_a_folder_that_was_there_stays_as_it_was(deployment: Deployment) -> None:
+    state = deployment.root / "var/lib/tickwork"
+    deployment.deploy()
+    assert modes(state, state / "metrics", state / "metrics/jobs.prom") == ["0o751", "0o755", "0o644"]
+    shared = deployment.root / "shared"
+    shared.mkdir(mode=0o775)
+    shared.chmod(0o775)
+    deployment.deploy(tickwork_metrics_dir=str(shared))
+    prom = shared / f"{BACKFILL}.tick.prom"
+    assert modes(state, shared, shared / "jobs.prom", prom) == ["0o750", "0o775", "0o644", "0o644"]
 
 
 def job(**override: Any) -> dict[str, Any]:
@@ -163,6 +205,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unscheduled": (job(schedule=""), "doab-backfill is armed; it needs a schedule"),
     "waiting": (job(lock_wait="30m"), "doab-backfill drains, so it comes back at the next tick and must not wait 30m"),
     "lock": (job(locks=["doab-oai", "../etc"]), "doab-backfill: a lock's name is lower-case letters"),
+    "fleet": (
+        job(locks=[{"name": "doab-oai", "scope": "fleet"}]),
+        "doab-backfill: locks of scope fleet are not there yet",
+    ),
     "broken": (job(command=["doab", "two\nlines"]), "no word and no value of the environment has a line break"),
     "starving": (
         {"tickwork_overrides": {HARVEST: {"lock_wait": "22m"}}},
@@ -204,7 +250,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "atproto-discover is armed on half and third, which speak to one upstream",
     ),
 }
+
+
+def exporting(upstream: str) -> dict[str, Any]:
+    """A host with the job that inventory/production.example has in comments."""
+    example = (ROOT / "inventory/production.example/group_vars/tickwork/main.yml").read_text()
+    (commented,) = re.findall(r"^# tickwork_ticks:\n(?:#   .*\n)+", example, re.MULTILINE)
+    return {"doab_upstream": upstream, **yaml.safe_load(re.sub(r"^# ", "", commented, flags=re.MULTILINE))}
+
+
 OTHERS = {
+    "exporter": exporting("an exporter's"),
+    "another": exporting("another exporter's"),
     "elsewhere": {"doab_upstream": "another server"},
     "resting": {"doab_armed": False},
     "north": network(atproto_shard="1/2"),

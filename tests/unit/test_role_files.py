@@ -8,6 +8,7 @@ import itertools
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 import yaml
 
-from tests.wrappers import ROOT
+from tests.wrappers import ROOT, Wrapper
 from tickwork.atproto.settings import AtprotoSettings
 from tickwork.cli import SOURCES
 from tickwork.contract.jobs import Job, seconds
@@ -175,6 +176,80 @@ def test_a_setting_has_the_same_default_in_the_role_and_in_the_programs() -> Non
     for name in read("atproto", "vars")["_atproto_named"]:
         given = msgspec.convert({name: variables[f"atproto_{name}"]}, AtprotoSettings)
         assert getattr(given, name) == getattr(AtprotoSettings(), name), name
+
+
+def tasks(path: Path) -> Iterator[dict[str, Any]]:
+    """The tasks of a file, those in blocks among them with the tags of the block."""
+
+    def within(found: list[dict[str, Any]], tags: set[str]) -> Iterator[dict[str, Any]]:
+        for task in found:
+            own = tags | words(task.get("tags", []))
+            yield {**task, "tags": own}
+            for part in ("block", "rescue", "always"):
+                yield from within(task.get(part, []), own)
+
+    yield from within(yaml.safe_load(path.read_text()) or [], set())
+
+
+def words(tags: str | list[str]) -> set[str]:
+    return {tags} if isinstance(tags, str) else set(tags)
+
+
+def included(path: Path, task: dict[str, Any]) -> tuple[set[str], list[Path]]:
+    """The tags that a dynamic include hands on, and the files that it may include."""
+    for module in ("include_tasks", "include_role"):
+        given = task.get(f"ansible.builtin.{module}")
+        if given is None:
+            continue
+        given = {"file": given} if isinstance(given, str) else given
+        name = re.sub(r"\{\{.*?\}\}", "*", given["file"] if module == "include_tasks" else given["name"])
+        if module == "include_tasks":
+            files = list(path.parent.glob(name))
+        else:
+            files = list(ROOT.glob(f"roles/{name}/tasks/{given.get('tasks_from', 'main')}.yml"))
+        assert files, (path, task["name"])
+        return words(given.get("apply", {}).get("tags", [])), files
+    return set(), []
+
+
+def test_what_is_included_as_the_play_runs_is_not_left_out_by_its_tag() -> None:
+    # Other than what is imported, it does not inherit the tags of the task that includes it.
+    tagged = 0
+    for path in ROOT.glob("roles/*/tasks/*.yml"):
+        for task in tasks(path):
+            applied, files = included(path, task)
+            tagged += bool(task["tags"] and files)
+            for file in files:
+                for inner in tasks(file):
+                    missing = (task["tags"] - applied) if not inner["tags"] and not applied else set()
+                    assert not missing, f"{path.parent.parent.name}: {task['name']}: {inner['name']}"
+    assert tagged > 5
+
+
+def test_a_version_s_name_tells_of_the_host_s_python_and_of_torch() -> None:
+    def name(*given: str) -> str:
+        release = ROOT / "roles/tickwork/files/release.py"
+        constraints = ROOT / "constraints.txt"
+        done = subprocess.run(
+            [sys.executable, release, "name", ROOT, constraints, *given], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    assert (
+        len({name("cpu"), name("cpu", "python3.11"), name("cpu", "python3.13"), name("cpu", "torch==2.13.0+cpu")}) == 4
+    )
+    assert name("cpu", "python3.11") == name("python3.11", "cpu")
+    asked = read("tickwork", "vars")["_tickwork_name_command"]
+    for variable in ("_tickwork_all_extras", "_tickwork_torch", "tickwork_python", "_tickwork_python_version.stdout"):
+        assert variable in asked
+
+
+def test_everybody_may_read_the_metrics_and_nobody_what_else_a_pass_leaves(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    wrapper = Wrapper(tmp_path, ["/bin/sh", "-c", f"echo >{metrics}/job.pass.prom; echo >{tmp_path}/data; exit 3"])
+    wrapper.tick()
+    found = {path.name: path.stat().st_mode & 0o777 for path in [*metrics.iterdir(), tmp_path / "data", wrapper.log]}
+    assert found == {"job.tick.prom": 0o644, "job.pass.prom": 0o644, "data": 0o640, "job.log": 0o640}
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)

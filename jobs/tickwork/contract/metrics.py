@@ -26,6 +26,7 @@ def write_pass(
         folder.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
         fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(0o644)  # whoever collects them is another user
         fresh.replace(path)
 
 

@@ -112,6 +112,7 @@ _tick_metrics() {
   fi
   _tick_is_halted && halted=1
   [ -e "$TICK_DIR/.done" ] && done=1
+  umask 022 # whoever collects them is another user
   {
     printf '%s' "$kept"
     printf 'tickwork_job_halted{job="%s"} %s\n' "$TICK_JOB" "$halted"
@@ -119,4 +120,6 @@ _tick_metrics() {
     printf 'tickwork_job_lock_skips_total{job="%s"} %s\n' "$TICK_JOB" "$_tick_skips"
     printf 'tickwork_job_interval_seconds{job="%s"} %s\n' "$TICK_JOB" "$TICK_INTERVAL"
   } 2>/dev/null >"$file.$$" && mv -T "$file.$$" "$file"
+  umask 027
+  chmod 644 "$TICK_METRICS/$TICK_JOB.pass.prom" 2>/dev/null # of the pass, which began with the umask of data
 }

@@ -1,10 +1,11 @@
 """What is to be installed, as one file with a name of its own. Runs on the control node.
 
-    release.py name SOURCE CONSTRAINTS EXTRA...         prints `0.1.0-4f2a91c0d3`
-    release.py pack SOURCE CONSTRAINTS EXTRA... FOLDER  writes the file (and constraints.txt) there, prints its name
+    release.py name SOURCE CONSTRAINTS WORD...  prints `0.1.0-4f2a91c0d3`
+    release.py pack SOURCE CONSTRAINTS FOLDER   writes the file (and constraints.txt) there, prints its name
 
-SOURCE is a source tree or a wheel, CONSTRAINTS a file or an empty word. The name is the version and a hash of all that
-goes in, so that the same input is installed once, and any change beside what was there.
+SOURCE is a source tree or a wheel, CONSTRAINTS a file or an empty word, a WORD whatever else makes an installation what
+it is: an extra, the build of torch, the Python of the host. The name is the version and a hash of all that goes in, so
+that the same input is installed once, and any change beside what was there.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ def version(source: Path) -> str:
     return str(tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
 
 
-def name(source: Path, constraints: str, extras: list[str]) -> str:
+def name(source: Path, constraints: str, words: list[str]) -> str:
     """The name of the version's folder."""
     digest = hashlib.sha256()
     parts = {**contents(source), "constraints": Path(constraints).read_bytes() if constraints else b""}
-    for path, data in [*parts.items(), ("extras", " ".join(sorted(extras)).encode())]:
+    for path, data in [*parts.items(), ("words", " ".join(sorted(words)).encode())]:
         digest.update(f"{path} {len(data)}\n".encode())
         digest.update(data)
     return f"{version(source)}-{digest.hexdigest()[:10]}"
