@@ -185,33 +185,38 @@ def say(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def tour(fake: Server, data: Path | None) -> None:
-    """The tour over the fake server."""
-    say("Deploying into .demo with the real roles (playbooks/site.yml, inventory/demo)")
+def jobs() -> list[dict[str, object]]:
+    """The jobs of the tour, for the roles."""
     # Nothing is scheduled here; but the times are such that with cron none would keep another from its lock for good.
     lock = {"locks": ["doab-oai"], "armed": True}
     vectors = {"locks": ["vectors"], "armed": True}
+    return [
+        {"name": "doab-discover", "command": "doab discover", "schedule": "25 2 * * 6", **lock},
+        {"name": "doab-harvest", "command": "doab harvest", "schedule": "30 4 * * *", "lock_wait": "60m", **lock},
+        {
+            "name": "doab-backfill",
+            "command": "doab backfill --limit 350",
+            "schedule": "*/30 * * * *",
+            "drains": True,
+            **lock,
+        },
+        {"name": "doab-embed", "command": f"embed doab --limit {EMBEDDED}", "schedule": "*/30 * * * *", **vectors},
+        {
+            "name": "doab-publish",
+            "command": "publish doab",
+            "schedule": "10 * * * *",
+            "lock_wait": "60m",
+            **vectors,
+        },
+    ]
+
+
+def tour(fake: Server, data: Path | None) -> None:
+    """The tour over the fake server."""
+    say("Deploying into .demo with the real roles (playbooks/site.yml, inventory/demo)")
     deploy(
         {"base_url": fake.base_url, "rate": 0.01, "jitter": 0.0, "window_days": window_days(data)},
-        [
-            {"name": "doab-discover", "command": "doab discover", "schedule": "25 2 * * 6", **lock},
-            {"name": "doab-harvest", "command": "doab harvest", "schedule": "30 4 * * *", "lock_wait": "60m", **lock},
-            {
-                "name": "doab-backfill",
-                "command": "doab backfill --limit 350",
-                "schedule": "*/30 * * * *",
-                "drains": True,
-                **lock,
-            },
-            {"name": "doab-embed", "command": f"embed doab --limit {EMBEDDED}", "schedule": "*/30 * * * *", **vectors},
-            {
-                "name": "doab-publish",
-                "command": "publish doab",
-                "schedule": "10 * * * *",
-                "lock_wait": "60m",
-                **vectors,
-            },
-        ],
+        jobs(),
     )
     say("The nightly harvest: what changed lately, page by page")
     until_drained("doab-harvest")

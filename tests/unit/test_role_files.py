@@ -29,14 +29,15 @@ ROLES = sorted(path.parent.parent for path in ROOT.glob("roles/*/meta/argument_s
 
 
 def load(path: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("plan", ROOT / path)
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["plan"] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
 plan = load("roles/tick/files/plan.py")
+demo = load("scripts/demo.py")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,12 @@ def deployed(*sources: str) -> dict[str, Job]:
 )
 def test_the_jobs_of_the_sources_can_live_on_one_host(sources: tuple[str, ...], tmp_path: Path) -> None:
     assert faults(deployed(*sources), Layout.under(tmp_path)) == []
+
+
+def test_the_jobs_of_the_demo_can_live_together(tmp_path: Path) -> None:
+    jobs = {job["name"]: msgspec.convert({**job, "command": job["command"].split()}, Job) for job in demo.jobs()}
+    assert len(jobs) == 5
+    assert faults(jobs, Layout.under(tmp_path)) == []
 
 
 @pytest.mark.parametrize("source", SOURCES)
