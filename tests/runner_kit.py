@@ -12,7 +12,7 @@ from tickwork.contract.runner import Pass, Work
 from tickwork.contract.units import Unit
 
 JOB = Job(name="nightly", locks=("a",), drains=True)
-TODO = 20
+ITEMS = 20
 
 
 def last(layout: Layout) -> PassRow:
@@ -48,8 +48,8 @@ class Store:
         self.connection.execute("INSERT OR IGNORE INTO progress VALUES (1, 0)")
 
     def work(self, one_pass: Pass) -> Iterator[Unit]:
-        while (item := self.connection.execute("SELECT next FROM progress").fetchone()[0]) < TODO:
-            one_pass.backlog = TODO - item - 1
+        while (item := self.connection.execute("SELECT next FROM progress").fetchone()[0]) < ITEMS:
+            one_pass.backlog = ITEMS - item - 1
             with database.transaction(self.connection, "store") as connection:
                 connection.execute("INSERT INTO results VALUES (?, ?)", (item, f"value {item}"))
                 connection.execute("UPDATE progress SET next = ?", (item + 1,))

@@ -362,6 +362,7 @@ def test_lists_that_disagree_are_heard_once(archive: Archive, network: Network) 
     discover(archive)
     archive.drain()
     did = next(iter(network.accounts))
+    home = network.accounts[did].host
     one, other = (discovering.List(f"https://{name}.example", "", True, "") for name in ("one", "other"))
 
     def says(where: discovering.List, status: str) -> None:
@@ -372,11 +373,11 @@ def test_lists_that_disagree_are_heard_once(archive: Archive, network: Network) 
             discovering._note(store, queue, where, [msgspec.Raw(msgspec.json.encode(entry))], frozenset())
         archive.drain()
 
-    asked = [len(network.requests(did_host(network, did)))]
+    asked = [len(network.requests(home))]
     for _ in range(4):
         says(one, "active")
         says(other, "takendown")  # it lags behind, or has it wrong
-        asked.append(len(network.requests(did_host(network, did))))
+        asked.append(len(network.requests(home)))
     assert told(archive, did) == ["active", "takendown", "active"]
     assert asked[1] == asked[0] + 1
     assert asked[-1] == asked[1]
@@ -388,10 +389,6 @@ def test_lists_that_disagree_are_heard_once(archive: Archive, network: Network) 
     network.set_status(did, "active")
     says(other, "active")
     assert told(archive, did)[-1] == "active"
-
-
-def did_host(network: Network, did: str) -> str:
-    return network.accounts[did].host
 
 
 def test_of_an_account_that_nothing_was_told_of_no_end_is_told(archive: Archive, network: Network) -> None:

@@ -130,22 +130,9 @@ def test_what_could_not_be_used_is_not_left_in_the_spool(story: Story) -> None:
 # --- one repository ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def network() -> Iterator[Network]:
-    with Network(hosts=2, accounts_a_host=0, at_once=2, plc_at_once=4) as made:
-        yield made
-        assert made.violations() == []
-
-
 @pytest.fixture
 def account(network: Network) -> FakeAccount:
     return network.add(0, records=RECORDS)
-
-
-@pytest.fixture
-def archive(tmp_path: Path, network: Network) -> Iterator[Archive]:
-    yield Archive(tmp_path, network)
-    network.clear_faults()
 
 
 @pytest.mark.parametrize("kind", ["missing-record", "missing-node", "cut-frames", "truncate-encoded"])

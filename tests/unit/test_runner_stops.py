@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner_kit import JOB, TODO, Store, last
+from tests.runner_kit import ITEMS, JOB, Store, last
 from tickwork.contract.layout import Layout
 from tickwork.contract.ledger import Ledger
 from tickwork.contract.outcomes import Outcome
@@ -34,12 +34,12 @@ def test_a_pass_can_stop_after_any_k_units_and_the_end_state_is_the_same(
     while run_pass(JOB, store.work, Budget(items=k), layout) is Outcome.MORE:
         passes += 1
     assert store.canonical() == truth.canonical()
-    assert len(truth.canonical()) == TODO
-    assert passes == TODO // k
+    assert len(truth.canonical()) == ITEMS
+    assert passes == ITEMS // k
     assert last(layout).backlog in (None, 0)
 
 
-@pytest.mark.parametrize("k", [1, 2, 7, TODO])
+@pytest.mark.parametrize("k", [1, 2, 7, ITEMS])
 def test_a_pass_can_crash_after_any_k_units_and_the_end_state_is_the_same(layout: Layout, k: int) -> None:
     store = Store(layout)
 
@@ -49,10 +49,10 @@ def test_a_pass_can_crash_after_any_k_units_and_the_end_state_is_the_same(layout
             if count == k:
                 raise RuntimeError("pulled the plug")
 
-    for _ in range(TODO):
+    for _ in range(ITEMS):
         if run_pass(JOB, work, Budget(), layout) is Outcome.DRAINED:
             break
-    assert [item for item, _ in store.canonical()] == list(range(TODO))
+    assert [item for item, _ in store.canonical()] == list(range(ITEMS))
 
 
 def test_a_killed_pass_is_taken_further_by_the_next_one(layout: Layout) -> None:
@@ -80,7 +80,7 @@ def test_a_killed_pass_is_taken_further_by_the_next_one(layout: Layout) -> None:
     store = Store(layout)
     assert len(store.canonical()) == 7
     assert run_pass(JOB, store.work, Budget(), layout) is Outcome.DRAINED
-    assert [item for item, _ in store.canonical()] == list(range(TODO))
+    assert [item for item, _ in store.canonical()] == list(range(ITEMS))
     with Ledger(layout.database("ledger"), read_only=True) as ledger:
         assert [row.outcome for row in ledger.recent("nightly", 9)] == ["drained", "killed"]
 

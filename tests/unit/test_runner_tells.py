@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.runner_kit import JOB, TODO, Store, ending_with, last, units
+from tests.runner_kit import ITEMS, JOB, Store, ending_with, last, units
 from tickwork.contract.jobs import Job
 from tickwork.contract.layout import Layout
 from tickwork.contract.outcomes import Outcome, Transient
@@ -65,7 +65,7 @@ def test_the_metrics_of_a_pass_keep_the_last_success(layout: Layout) -> None:
     run_pass(JOB, store.work, Budget(items=3), layout)
     success = metric("last_success_timestamp_seconds")
     assert abs(success - time.time()) < 60
-    assert (metric("pass_items"), metric("backlog")) == (3, TODO - 3)
+    assert (metric("pass_items"), metric("backlog")) == (3, ITEMS - 3)
     run_pass(JOB, ending_with(RuntimeError()), Budget(), layout)
     assert metric("last_success_timestamp_seconds") == success
     assert metric("pass_end_timestamp_seconds") > success

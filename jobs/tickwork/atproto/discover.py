@@ -230,8 +230,7 @@ def _add(store: AtprotoStore, one: List, listed: _Listed) -> bool:
 def _renew(store: AtprotoStore, queue: Queue, one: List, listed: _Listed, status: str) -> bool:
     """Have a known repository fetched when its rev or its account's status is another; says whether that is so."""
     row = store.connection.execute(
-        "SELECT status, host, rev, tried, listed_rev, account FROM repos"
-        " WHERE did = ? AND (tracked OR status = 'discarded')",
+        "SELECT status, host, rev, listed_rev, account FROM repos WHERE did = ? AND (tracked OR status = 'discarded')",
         (listed.did,),
     ).fetchone()
     if row is None:
