@@ -25,9 +25,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from bench.machine import at_least, describe
-from tests import atproto_kit as kit
-from tickwork.atproto import commit, syntax
-from tickwork.atproto.car import Car
+from tests.kits import atproto as kit
+from tickwork.sources.atproto.repo import commit
+from tickwork.sources.atproto.repo import identifiers as syntax
+from tickwork.sources.atproto.repo.car import Car
 
 AIMS = {
     ("tickwork", "atmst"): 1.5,

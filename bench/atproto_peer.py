@@ -15,8 +15,8 @@ from pathlib import Path
 
 def tickwork(path: Path, did: str, key: str) -> int:
     """Everything verified, the signature where a key is given."""
-    from tickwork.atproto import repository
-    from tickwork.atproto.keys import PublicKey
+    from tickwork.sources.atproto.repo import repository
+    from tickwork.sources.atproto.repo.keys import PublicKey
 
     public = PublicKey.from_did_key(key) if key else None
     with path.open("rb") as file, repository.read(file, did, public, now=dt.datetime.now(dt.UTC)) as repo:
@@ -25,12 +25,13 @@ def tickwork(path: Path, did: str, key: str) -> int:
 
 def stored(path: Path, did: str, key: str) -> int:
     """That, and all of it in a database."""
-    from tickwork.atproto import records, repository
-    from tickwork.atproto.filter import Filter
-    from tickwork.atproto.keys import PublicKey
-    from tickwork.atproto.settings import FilterSettings
-    from tickwork.atproto.store import AtprotoStore
     from tickwork.contract.stop import Stop
+    from tickwork.sources.atproto import apply_diff as records
+    from tickwork.sources.atproto.filter import Filter
+    from tickwork.sources.atproto.repo import repository
+    from tickwork.sources.atproto.repo.keys import PublicKey
+    from tickwork.sources.atproto.settings import FilterSettings
+    from tickwork.sources.atproto.store import AtprotoStore
 
     public = PublicKey.from_did_key(key) if key else None
     everything = Filter(FilterSettings())

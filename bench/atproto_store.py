@@ -24,11 +24,11 @@ import time
 from pathlib import Path
 
 from bench.machine import describe
-from tests.repos_kit import Archive
+from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
-from tickwork.atproto.filter import Filter
-from tickwork.atproto.settings import FilterSettings
-from tickwork.atproto.store import AtprotoStore
+from tickwork.sources.atproto.filter import Filter
+from tickwork.sources.atproto.settings import FilterSettings
+from tickwork.sources.atproto.store import AtprotoStore
 
 SMALL = 1000
 RECORDS = 3

@@ -33,8 +33,8 @@ from lxml import etree
 from bench.machine import at_least, calls_in_turn, describe
 from bench.measure import ratio
 from tests.upstreams.books import generated_books
-from tickwork.doab.records import fields_of
-from tickwork.vectors.corpus import Document, embedded
+from tickwork.corpus.document import Document, embedded
+from tickwork.sources.doab.metadata import fields_of
 from tickwork.vectors.device import free_cores, has_native_bf16, open_device
 from tickwork.vectors.embed import WINDOW
 from tickwork.vectors.model import Model, load, locate

@@ -42,15 +42,16 @@ import numpy as np
 from bench.index_peers import NEAREST, SEED, Made, draw, exact_scores, make_flat, make_hnswlib, make_usearch
 from bench.machine import at_least, at_most, calls_in_turn, describe
 from bench.measure import ratio
-from tests import vectors_kit as kit
+from tests.kits import vectors as kit
 from tickwork.contract import database
-from tickwork.contract.layout import Layout
+from tickwork.contract.paths import Paths
+from tickwork.generation.generations import Generations
+from tickwork.generation.meta import IDS, INDEX, SIMILAR, VECTORS, IndexMeta
 from tickwork.publish import index as index_stage
 from tickwork.publish import similar as similar_stage
-from tickwork.publish.build import Build, Campaign
-from tickwork.publish.generations import IDS, INDEX, SIMILAR, VECTORS, Generations, IndexMeta
+from tickwork.publish.campaign_context import Campaign, CampaignContext
 from tickwork.vectors.device import free_cores, open_device
-from tickwork.vectors.exact import Exact
+from tickwork.vectors.exact_search import ExactSearch
 
 PARTS = ("index", "similar", "publish")
 QUERIES, FLAT_QUERIES = 1000, 100
@@ -112,17 +113,17 @@ class Bench:
         self.state = folder / "state"
         self.base_count = len(stored) - math.ceil(len(stored) * NEW)
 
-    def build(self, state: Path, campaign: Campaign, rows: np.ndarray) -> Build:
+    def build(self, state: Path, campaign: Campaign, rows: np.ndarray) -> CampaignContext:
         """A campaign's workplace as it is when the stage `matrix` is done."""
-        layout = Layout.under(state)
-        generations = Generations(layout, "doab")
+        paths = Paths.under(state)
+        generations = Generations(paths, "doab")
         shutil.rmtree(generations.building, ignore_errors=True)
         generations.building.mkdir(parents=True)
         np.save(generations.building / IDS, np.arange(1, len(rows) + 1))
         np.save(generations.building / VECTORS, rows)
-        return Build(
+        return CampaignContext(
             corpus=kit.DOAB,
-            layout=layout,
+            paths=paths,
             generations=generations,
             campaign=campaign,
             open_device=lambda: open_device("cpu", self.threads),
@@ -132,7 +133,7 @@ class Bench:
     # Index.
 
     def index(self, queries: np.ndarray) -> None:
-        """Build and search each index in turn."""
+        """CampaignContext and search each index in turn."""
         print(f"\nindex: recall at {NEAREST} and searches with {len(queries)} other vectors")
         folder = self.folder / "indexes"
         folder.mkdir()
@@ -198,7 +199,7 @@ class Bench:
         kit.store_vectors(self.state, {n: self.stored[n - 1] for n in range(1, self.base_count + 1)})
         wall, cpu, memory = self._tickwork("publish", "doab", "--full")
         # As they are stored: scaled to unit length once more.
-        current = Generations(Layout.under(self.state), "doab").current_name()
+        current = Generations(Paths.under(self.state), "doab").current_name()
         self.stored[: self.base_count] = np.load(self.state / "generations/doab" / current / VECTORS)
         print(
             f"\nfirst publishing of {self.base_count} items: {wall:.1f} s, {cpu:.1f} s CPU,"
@@ -232,10 +233,10 @@ class Bench:
         wide = self.stored.astype(np.float32)
         flat = faiss.IndexFlatIP(wide.shape[1])
         flat.add(wide)
-        base = Generations(Layout.under(self.state), "doab").current_name()
-        exact = Exact(self.stored, open_device("cpu", self.threads))
+        base = Generations(Paths.under(self.state), "doab").current_name()
+        exact = ExactSearch(self.stored, open_device("cpu", self.threads))
         faiss.omp_set_num_threads(self.threads)
-        results: dict[str, Build] = {}
+        results: dict[str, CampaignContext] = {}
 
         def stage(name: str, campaign: Campaign) -> None:
             results[name] = self.build(self.state, campaign, self.stored)
@@ -266,7 +267,7 @@ class Bench:
         print(f"\nsimilar: the {TOP_K} nearest of each of {count}, exactly")
         print(f"  {'faiss IndexFlatIP.search':34} {_seconds(theirs)}  {_rate(flop, theirs)}  {note}")
         print(
-            f"  {'tickwork Exact.nearest, same rows':34} {_seconds(taken['exact'])}"
+            f"  {'tickwork ExactSearch.nearest, same rows':34} {_seconds(taken['exact'])}"
             f"  {_rate(flop * len(rows) / count, taken['exact'])}  {ratio(part, taken['exact']):.2f} x faiss"
         )
         print(
@@ -299,7 +300,7 @@ class Bench:
             f" {equal} of {len(rows)} lists equal to the last rank"
         )
 
-    def _same(self, path: Path, increment: Build) -> bool:
+    def _same(self, path: Path, increment: CampaignContext) -> bool:
         """Whether the increment published the same lists."""
         with closing(database.connect(path, read_only=True)) as lists:
             lists.execute("ATTACH ? AS other", (str(increment.folder / SIMILAR),))

@@ -15,14 +15,14 @@ from importlib import import_module
 from pathlib import Path
 
 from tickwork.contract.stop import Stop
-from tickwork.doab.harvest import harvest
-from tickwork.doab.oai import OaiClient
-from tickwork.doab.records import fields_of
-from tickwork.doab.settings import DoabSettings
-from tickwork.doab.store import DoabStore
-from tickwork.upstream.guard import Guard
+from tickwork.sources.doab.harvest import harvest
+from tickwork.sources.doab.metadata import fields_of
+from tickwork.sources.doab.oai import OaiClient
+from tickwork.sources.doab.settings import DoabSettings
+from tickwork.sources.doab.store import DoabStore
+from tickwork.upstream.http.guard import Guard
+from tickwork.upstream.http.session import Upstream
 from tickwork.upstream.policy import Policy
-from tickwork.upstream.session import Upstream
 from tickwork.upstream.slots import Slots
 
 FIRST, LAST = "2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z"

@@ -32,9 +32,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from bench.machine import describe
-from tests import vectors_kit as kit
-from tickwork.contract.layout import Layout
-from tickwork.publish.generations import Generations
+from tests.kits import vectors as kit
+from tickwork.contract.paths import Paths
+from tickwork.generation.generations import Generations
 
 WORDS, MEANING, BOTH, PLAIN = "tickwork, words", "tickwork, meaning", "tickwork, both", "datasette, words"
 AN_HOUR = 3600
@@ -60,7 +60,7 @@ def main() -> None:
 
 def measure(home: Path, count: int, queries: int, clients: int, rounds: int) -> None:
     state, items = home / "state", some_items(count)
-    generations = Generations(Layout.under(state), "doab")
+    generations = Generations(Paths.under(state), "doab")
     if not generations.current_name():
         publish(state, items)
     current = generations.current()

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from bench.measure import in_turn, line, ratio
-from tests.wrappers import Wrapper
+from tests.kits.wrappers import Wrapper
 
 
 def skipped(rounds: int, home: Path) -> None:

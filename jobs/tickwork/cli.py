@@ -19,24 +19,31 @@ from typer.core import TyperCommand, TyperGroup
 from tickwork import __version__
 from tickwork.contract.outcomes import OperatorError, missing_package
 from tickwork.operate.commands import register
+from tickwork.source import Source, load
 
 SOURCES = ("doab", "atproto")
-"""The sources, in the order of `--help`. Adding one is its folder and its name here."""
+"""The sources, in the order of `--help`. Adding one is its folder, its role and its name here."""
 
 COMMANDS = {
-    "embed": ("tickwork.vectors.commands", "Give the texts of a corpus vectors, in a bounded pass."),
-    "publish": ("tickwork.publish.commands", "Publish a corpus: a generation that can be searched."),
-    "index": ("tickwork.publish.commands", "Make the index of what is published anew."),
-    "similar": ("tickwork.publish.commands", "Make the similar items of what is published anew."),
-    "generations": ("tickwork.publish.commands", "List, verify, roll back or prune what is published."),
-    "search": ("tickwork.search.commands", "Search what is published, by words, by meaning, or both."),
-    "similar-to": ("tickwork.search.commands", "Show the items most similar to one."),
-    "serve": ("tickwork.serve.commands", "Serve what is published: pages, a JSON API, and Datasette."),
+    "embed": ("tickwork.vectors.commands:app", "Give the texts of a corpus vectors, in a bounded pass."),
+    "publish": ("tickwork.publish.commands:app", "Publish a corpus: a generation that can be searched."),
+    "index": ("tickwork.publish.commands:app", "Make the index of what is published anew."),
+    "similar": ("tickwork.publish.commands:app", "Make the similar items of what is published anew."),
+    "generations": ("tickwork.publish.commands:app", "List, verify, roll back or prune what is published."),
+    "search": ("tickwork.search.commands:app", "Search what is published, by words, by meaning, or both."),
+    "similar-to": ("tickwork.search.commands:app", "Show the items most similar to one."),
+    "serve": ("tickwork.serve.commands:app", "Serve what is published: pages, a JSON API, and Datasette."),
 }
-"""What works on any corpus: the module each command is in, and its summary."""
+"""What works on any corpus: where each command is declared, and its summary."""
 
 TABLES = ("vectors",)
 """Tables of the settings file besides those of the sources."""
+
+
+def source(name: str) -> Source:
+    """The source called `name`, which is cheap to import."""
+    found: Source = import_module(f"tickwork.sources.{name}").SOURCE
+    return found
 
 
 class Group(TyperGroup):
@@ -51,27 +58,20 @@ class Group(TyperGroup):
         if cmd_name in COMMANDS:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1])
         if cmd_name in SOURCES:
-            return TyperCommand(cmd_name, help=import_module(f"tickwork.{cmd_name}").__doc__)
+            return TyperCommand(cmd_name, help=source(cmd_name).title)
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
         """The command to run, importing its module now."""
-        if args and args[0] in COMMANDS:
-            module = import_module(COMMANDS[args[0]][0])
-            return args[0], typer.main.get_group(module.app).commands[args[0]], args[1:]
-        if args and args[0] in SOURCES:
-            return args[0], typer.main.get_command(_source(args[0]).app), args[1:]
+        name = args[0] if args else ""
+        # A group also where there is only one command, and without typer's options to install a completion, which would
+        # be written for `tickwork SOURCE` and not work.
+        if name in COMMANDS:
+            return name, typer.main.get_group(load(COMMANDS[name][0])).commands[name], args[1:]
+        if name in SOURCES:
+            chosen = source(name)
+            return name, typer.main.get_group(load(chosen.commands, chosen.extras)), args[1:]
         return super().resolve_command(ctx, args)
-
-
-def _source(name: str) -> Any:  # noqa: ANN401 - a module
-    """The module with a source's commands. Raises OperatorError where what the source needs is not installed."""
-    try:
-        return import_module(f"tickwork.{name}.commands")
-    except ModuleNotFoundError as error:
-        if not missing_package(error):
-            raise
-        raise OperatorError(f"{name} needs {error.name}: pip install 'tickwork[{name}]'") from error
 
 
 app = typer.Typer(
@@ -107,15 +107,16 @@ def main_callback(
     ] = False,
 ) -> None:
     """Keep a search service's data fresh from remote sources, politely, one bounded pass a tick."""
-    from tickwork.app import App
     from tickwork.contract import settings
+    from tickwork.deployment import Deployment
 
     loaded = settings.load(config, (*SOURCES, *TABLES))
     options = [*(["--config", str(config)] if config else []), *(["--state", str(state)] if state else [])]
     for network in allow_private or []:
         options += ["--allow-private", network]
-    context.obj = App(
-        loaded, loaded.layout(state), SOURCES, tuple(options), (*loaded.allow_private, *(allow_private or [])), job
+    sources = {name: source(name) for name in SOURCES}
+    context.obj = Deployment(
+        loaded, loaded.paths(state), sources, tuple(options), (*loaded.allow_private, *(allow_private or [])), job
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.wrappers import ROOT
+from tests.kits.wrappers import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

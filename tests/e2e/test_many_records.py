@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doab_kit import Clock
+from tests.kits.doab import Clock
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.doab_kit import CONTACT, real_data
+from tests.kits.doab import CONTACT, real_data
 from tests.upstreams.books import FIRST_DATESTAMP, Book, Work, books_from_page, oai_dc
 from tests.upstreams.oai import FakeOai
 

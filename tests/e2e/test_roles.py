@@ -15,8 +15,8 @@ import msgspec
 import pytest
 import yaml
 
-from tests.wrappers import ROOT
-from tickwork.atproto.settings import AtprotoSettings
+from tests.kits.wrappers import ROOT
+from tickwork.sources.atproto.settings import AtprotoSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

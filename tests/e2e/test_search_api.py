@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 import tickwork.serve
-from tests.serve_kit import Process, serving
+from tests.kits.serve import Process, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EXAMPLES = 60

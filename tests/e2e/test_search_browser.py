@@ -16,7 +16,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.serve_kit import Process, serving
+from tests.kits.serve import Process, serving
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment, FileSystemLoader
 
-from tests.wrappers import ROOT
+from tests.kits.wrappers import ROOT
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve_kit import Deployment, Process
-from tests.vectors_kit import book, config, make_state, tiny_model
+from tests.kits.serve import Deployment, Process
+from tests.kits.vectors import book, config, make_state, tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SECONDS = float(os.environ.get("TICKWORK_SWAP_SECONDS", "60"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.repos_kit import Archive
+from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.jobs.full import fill, make_room
 from tests.faults.jobs.oracle import Oracle, until
 from tests.faults.jobs.proofs import JOBS, lines, shell, taken
-from tests.wrappers import ROOT, Wrapper
+from tests.kits.wrappers import ROOT, Wrapper
 
 FULL = pytest.mark.parametrize(
     "how", [pytest.param("bytes", marks=pytest.mark.slow), pytest.param("inodes", marks=pytest.mark.slow)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.doab_kit import DRAINED, HALTED, HARVEST_ALL, MORE, Clock, Row, Site, stored_by, well_mannered
+from tests.kits.doab import DRAINED, HALTED, HARVEST_ALL, MORE, Clock, Row, Site, stored_by, well_mannered
 from tests.upstreams.books import generated_books
 from tests.upstreams.faults import INSTEAD, KINDS, PAGES, SENDING, XML, Fault
 from tests.upstreams.oai import FakeOai

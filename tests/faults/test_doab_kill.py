@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doab_kit import DRAINED, HARVEST_ALL, Clock, DoabNursery, Row, Site, active_in, stored_by, well_mannered
+from tests.kits.doab import DRAINED, HARVEST_ALL, Clock, DoabNursery, Row, Site, active_in, stored_by, well_mannered
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doab_kit import DRAINED, Clock, Site, real_data, stored_by, well_mannered
+from tests.kits.doab import DRAINED, Clock, Site, real_data, stored_by, well_mannered
 from tests.upstreams.books import books_from_csv
 from tests.upstreams.faults import Fault
 from tests.upstreams.oai import FakeOai

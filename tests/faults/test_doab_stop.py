@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.doab_kit import (
+from tests.kits.doab import (
     DRAINED,
     HARVEST_ALL,
     MORE,

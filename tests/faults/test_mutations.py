@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs import harvests, proofs
-from tests.wrappers import LIBRARY
+from tests.kits.wrappers import LIBRARY
 
 pytestmark = pytest.mark.slow
 

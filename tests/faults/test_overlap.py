@@ -12,7 +12,7 @@ import pytest
 from tests.faults.jobs import proofs
 from tests.faults.jobs.oracle import Oracle
 from tests.faults.jobs.proofs import visitor
-from tests.wrappers import Wrapper
+from tests.kits.wrappers import Wrapper
 
 
 def test_two_wrappers_of_one_lock_fired_at_once_never_overlap(tmp_path: Path) -> None:

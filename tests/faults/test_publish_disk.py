@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.publish_kit import DRAINED, FAILED, MORE, Shelf, agrees, content, some
-from tickwork.publish import files
+from tests.kits.publish import DRAINED, FAILED, MORE, Shelf, agrees, content, some
+from tickwork.contract import files
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.publish_kit import DRAINED, PublishNursery, Shelf, agrees, changed, content, some
-from tickwork.publish.generations import Generation
+from tests.kits.publish import DRAINED, PublishNursery, Shelf, agrees, changed, content, some
+from tickwork.generation.generations import Generation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.publish_kit import DRAINED, MORE, PublishNursery, Shelf, agrees, brute_force, index_ids, lists, some
-from tickwork.publish.matrix import Matrix
+from tests.kits.publish import DRAINED, MORE, PublishNursery, Shelf, agrees, brute_force, index_ids, lists, some
+from tickwork.generation.matrix import Matrix
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -44,7 +44,7 @@ class Writer(threading.Thread):
             self.shelf.embed({fresh: some(1, -self.rounds % 99)[0]})
 
     def _remember(self) -> None:
-        with closing(sqlite3.connect(self.shelf.layout.database("doab"))) as books:
+        with closing(sqlite3.connect(self.shelf.paths.database("doab"))) as books:
             newest = books.execute("SELECT max(seq) FROM records_changes").fetchone()[0]
         self.titles[newest] = dict(self.shelf.words)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.jobs.oracle import until
 from tests.faults.jobs.proofs import lines, shell, taken
-from tests.wrappers import Wrapper
+from tests.kits.wrappers import Wrapper
 
 
 def test_a_halt_is_one_cron_line_at_the_transition_and_none_after(tmp_path: Path) -> None:

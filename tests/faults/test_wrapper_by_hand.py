@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle
-from tests.wrapper_kit import unit_job
-from tests.wrappers import ROOT, Wrapper
+from tests.kits.wrapper import unit_job
+from tests.kits.wrappers import ROOT, Wrapper
 
 
 def _environment(**more: str) -> dict[str, str]:

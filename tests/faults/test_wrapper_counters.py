@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs.proofs import lines, shell, taken
-from tests.wrapper_kit import DAY, no_progress_since, set_tally, tally
-from tests.wrappers import Wrapper
+from tests.kits.wrapper import DAY, no_progress_since, set_tally, tally
+from tests.kits.wrappers import Wrapper
 
 
 @pytest.mark.parametrize("good", [0, 3])

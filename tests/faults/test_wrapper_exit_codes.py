@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs.proofs import lines, shell
-from tests.wrapper_kit import set_tally, tally
-from tests.wrappers import Wrapper
+from tests.kits.wrapper import set_tally, tally
+from tests.kits.wrappers import Wrapper
 
 
 @pytest.mark.parametrize(

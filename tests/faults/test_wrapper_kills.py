@@ -13,8 +13,8 @@ import pytest
 from tests.faults.jobs import proofs
 from tests.faults.jobs.oracle import Oracle, until
 from tests.faults.jobs.proofs import shell, visitor
-from tests.wrapper_kit import is_free, unit_job
-from tests.wrappers import Wrapper
+from tests.kits.wrapper import is_free, unit_job
+from tests.kits.wrappers import Wrapper
 
 
 def test_what_a_job_leaves_behind_is_dead_before_the_lock_is_free(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle
 from tests.faults.jobs.proofs import shell, taken, visitor
-from tests.wrapper_kit import is_free, skips
-from tests.wrappers import Wrapper
+from tests.kits.wrapper import is_free, skips
+from tests.kits.wrappers import Wrapper
 
 
 def test_second_tick_is_skipped_while_the_first_holds_the_lock(tmp_path: Path) -> None:

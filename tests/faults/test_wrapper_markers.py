@@ -9,8 +9,8 @@ import pytest
 
 from tests.faults.jobs import proofs
 from tests.faults.jobs.proofs import lines, shell
-from tests.wrapper_kit import tally
-from tests.wrappers import Wrapper
+from tests.kits.wrapper import tally
+from tests.kits.wrappers import Wrapper
 
 
 def test_a_halted_job_does_not_run(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.faults.jobs.proofs import shell, taken
-from tests.wrappers import Wrapper
+from tests.kits.wrappers import Wrapper
 
 
 def metrics(wrapper: Wrapper) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.jobs.proofs import shell
-from tests.wrappers import Wrapper
+from tests.kits.wrappers import Wrapper
 from tickwork import cli
 from tickwork.contract.ledger import Ledger
 from tickwork.contract.markers import Markers

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs.proofs import shell
-from tests.wrappers import Wrapper
+from tests.kits.wrappers import Wrapper
 
 
 @pytest.mark.slow

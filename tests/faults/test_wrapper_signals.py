@@ -11,8 +11,8 @@ import pytest
 
 from tests.faults.jobs.oracle import Oracle, until
 from tests.faults.jobs.proofs import shell, taken
-from tests.wrapper_kit import is_free, tally, unit_job, waits
-from tests.wrappers import Wrapper
+from tests.kits.wrapper import is_free, tally, unit_job, waits
+from tests.kits.wrappers import Wrapper
 
 
 def test_term_is_answered_at_once_while_waiting_for_a_lock(tmp_path: Path) -> None:

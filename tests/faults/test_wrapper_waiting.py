@@ -10,8 +10,8 @@ import pytest
 from tests.faults.jobs import proofs
 from tests.faults.jobs.oracle import Oracle, until
 from tests.faults.jobs.proofs import shell, taken, visitor
-from tests.wrapper_kit import is_free, skips, waits
-from tests.wrappers import Wrapper
+from tests.kits.wrapper import is_free, skips, waits
+from tests.kits.wrappers import Wrapper
 
 
 def test_a_tick_that_may_wait_runs_when_the_lock_becomes_free(tmp_path: Path) -> None:

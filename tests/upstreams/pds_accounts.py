@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests import atproto_kit as kit
+from tests.kits import atproto as kit
 from tests.upstreams.pds_records import EPOCH_MICROSECONDS, edited, generated, tid
 
 STATUSES = ("active", "deactivated", "takendown", "suspended", "deleted", "tombstoned")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tests import atproto_kit as kit
+from tests.kits import atproto as kit
 from tests.upstreams.pds_accounts import FakeAccount, Signer
 from tests.upstreams.pds_records import tid
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tests import atproto_kit as kit
+from tests.kits import atproto as kit
 from tests.upstreams.pds_accounts import FakeAccount
 from tests.upstreams.pds_cars import CARS, broken
 from tests.upstreams.pds_history import Seen

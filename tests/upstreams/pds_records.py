@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.atproto_kit import Cid, cid
+from tests.kits.atproto import Cid, cid
 
 EPOCH_MICROSECONDS = 1_704_067_200_000_000
 """2024 begins."""

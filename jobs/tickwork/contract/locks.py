@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tickwork.contract.layout import Layout
 from tickwork.contract.outcomes import Busy, OperatorError
+from tickwork.contract.paths import Paths
 from tickwork.contract.stop import Stop
 
 INHERITED = "TICKWORK_LOCK_FDS"
@@ -25,7 +25,7 @@ POLL_SECONDS = 0.2
 
 
 @contextmanager
-def holding(names: Sequence[str], layout: Layout, *, wait: float, stop: Stop) -> Iterator[tuple[int, ...]]:
+def holding(names: Sequence[str], paths: Paths, *, wait: float, stop: Stop) -> Iterator[tuple[int, ...]]:
     """Hold all the locks `names` while the block runs; gives their descriptors, to hand on to child processes.
 
     Inherited descriptors are used where the wrapper gave them. Raises Busy, naming the lock, when `wait` seconds do
@@ -34,7 +34,7 @@ def holding(names: Sequence[str], layout: Layout, *, wait: float, stop: Stop) ->
     inherited = _inherited()
     deadline = time.monotonic() + wait
     with contextlib.ExitStack() as opened:
-        descriptors = {name: _open(name, layout, inherited, opened) for name in names}
+        descriptors = {name: _open(name, paths, inherited, opened) for name in names}
         while busy := _try_all(descriptors):
             if time.monotonic() >= deadline:
                 raise Busy(f"the lock {busy} is busy")
@@ -56,10 +56,10 @@ def _try_all(descriptors: dict[str, int]) -> str:
     return ""
 
 
-def _open(name: str, layout: Layout, inherited: dict[str, int], opened: contextlib.ExitStack) -> int:
-    path = layout.lock(name)
+def _open(name: str, paths: Paths, inherited: dict[str, int], opened: contextlib.ExitStack) -> int:
+    path = paths.lock(name)
     try:
-        if layout.makes_locks:
+        if paths.makes_locks:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(exist_ok=True)
         if name in inherited and _is_open_on(inherited[name], path):

@@ -20,10 +20,10 @@ from pathlib import Path
 from tickwork.contract import locks, metrics
 from tickwork.contract.database import open_transactions
 from tickwork.contract.jobs import Job
-from tickwork.contract.layout import Layout
 from tickwork.contract.ledger import Ledger
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import Busy, Interrupted, OperatorError, Outcome, PassEnd, missing_package
+from tickwork.contract.paths import Paths
 from tickwork.contract.progress import progress
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Budget, Unit
@@ -62,7 +62,7 @@ def run_pass(
     job: Job,
     work: Work,
     budget: Budget,
-    layout: Layout,
+    paths: Paths,
     *,
     host: str = "",
     lock_wait: float = 0.0,
@@ -73,7 +73,7 @@ def run_pass(
     Raises Busy when another run holds a lock, OperatorError when the pass cannot begin.
     """
     wrapped = os.environ.get(WRAPPED, "") == job.name
-    markers = Markers(layout.job(job.name), makes_folder=layout.makes_locks)
+    markers = Markers(paths.job(job.name), makes_folder=paths.makes_locks)
     markers.ready()
     if refusal := _refusal(markers):
         return refusal
@@ -81,14 +81,14 @@ def run_pass(
     with contextlib.ExitStack() as held:
         held.enter_context(stop.on_signals())
         try:
-            descriptors = _take(job, layout, held, lock_wait, stop) if take_locks else ()
+            descriptors = _take(job, paths, held, lock_wait, stop) if take_locks else ()
         except Interrupted as end:
             _tell(f"{job.name}: {end} while waiting for a lock")
             return end.outcome
         markers.ready()
         if refusal := _refusal(markers):  # the pass that had the lock may have halted or drained the job
             return refusal
-        ledger = held.enter_context(Ledger(layout.database("ledger")))
+        ledger = held.enter_context(Ledger(paths.database("ledger")))
         one_pass = Pass(job, budget, stop, markers.armed(), locks=descriptors)
         row = ledger.open_pass(job.name, " ".join(job.locks), host, _bounds(budget))
         started = time.time()
@@ -114,7 +114,7 @@ def run_pass(
         )
         ended = time.time()
         metrics.write_pass(
-            layout.metrics_dir,
+            paths.metrics_dir,
             job.name,
             success=success,
             ended=ended,
@@ -125,7 +125,7 @@ def run_pass(
     line = _line(job, outcome, reason, budget, ended - started, one_pass.backlog)
     _tell(line)
     if not wrapped:  # a wrapper has our standard error go there
-        _append(layout.log(job.name), line)
+        _append(paths.log(job.name), line)
     return outcome
 
 
@@ -151,11 +151,11 @@ def _attempt(write: Callable[[], None]) -> None:
         _tell(str(error))
 
 
-def _take(job: Job, layout: Layout, held: contextlib.ExitStack, lock_wait: float, stop: Stop) -> tuple[int, ...]:
+def _take(job: Job, paths: Paths, held: contextlib.ExitStack, lock_wait: float, stop: Stop) -> tuple[int, ...]:
     try:
-        return held.enter_context(locks.holding(job.locks, layout, wait=lock_wait, stop=stop))
+        return held.enter_context(locks.holding(job.locks, paths, wait=lock_wait, stop=stop))
     except Busy as busy:
-        with Ledger(layout.database("ledger")) as ledger:
+        with Ledger(paths.database("ledger")) as ledger:
             others = [row for row in ledger.running() if set(row.locks.split()) & set(job.locks)]
         if not others:
             raise

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from tickwork.contract.jobs import Job, seconds
-from tickwork.contract.layout import Layout
 from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.paths import Paths
 
 DEFAULT_PATH = Path("/etc/tickwork/tickwork.toml")
 
@@ -42,13 +42,13 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         """The table `[name]` as a `kind`; its defaults where the file has none. Raises OperatorError."""
         return _convert(self.sources.get(name, {}), kind, f"[{name}] of {self.path}")
 
-    def layout(self, state: Path | None) -> Layout:
+    def paths(self, state: Path | None) -> Paths:
         """Where things lie; a state folder given on the command line moves everything below it."""
         if state is not None:
-            return Layout.under(state.absolute())
+            return Paths.under(state.absolute())
         home = Path(self.state) if self.state else Path.home() / ".local" / "state" / "tickwork"
         folders = (Path(text) if text else None for text in (self.lock_dir, self.log_dir, self.metrics_dir))
-        return Layout.under(home, *folders)
+        return Paths.under(home, *folders)
 
 
 def load(path: Path | None, sources: tuple[str, ...]) -> Settings:

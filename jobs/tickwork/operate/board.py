@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tickwork.app import App
 from tickwork.contract.jobs import Job
-from tickwork.contract.layout import Layout
 from tickwork.contract.ledger import Ledger, PassRow
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import Outcome
+from tickwork.contract.paths import Paths
+from tickwork.deployment import Deployment
 from tickwork.upstream.slots import Hold, Slots
 
 _FAILED = (Outcome.CRASHED.value, Outcome.KILLED.value)
@@ -46,30 +46,30 @@ class Row:
         }
 
 
-def board(app: App) -> list[Row]:
+def board(app: Deployment) -> list[Row]:
     """The rows of all jobs that are deployed or ever ran; without any, of all jobs there are."""
     now = dt.datetime.now(dt.UTC)
-    with _ledger(app.layout) as ledger:
+    with _ledger(app.paths) as ledger:
         known = app.jobs()
-        seen = {*app.settings.jobs, *(ledger.jobs() if ledger else ()), *_folders(app.layout)}
+        seen = {*app.settings.jobs, *(ledger.jobs() if ledger else ()), *_folders(app.paths)}
         running = ledger.running() if ledger else []
-        holds = {hold.host: hold for hold in current_holds(app.layout)}
+        holds = {hold.host: hold for hold in current_holds(app.paths)}
         return [
-            _row(known.get(name) or Job(name=name), app.layout, ledger, running, holds, now)
+            _row(known.get(name) or Job(name=name), app.paths, ledger, running, holds, now)
             for name in sorted(seen or known)
         ]
 
 
-def current_holds(layout: Layout) -> list[Hold]:
+def current_holds(paths: Paths) -> list[Hold]:
     """The holds in force."""
-    with slots(layout) as opened:
+    with slots(paths) as opened:
         return opened.holds() if opened else []
 
 
 @contextmanager
-def slots(layout: Layout, *, read_only: bool = True) -> Iterator[Slots | None]:
+def slots(paths: Paths, *, read_only: bool = True) -> Iterator[Slots | None]:
     """The slots database, or None when nothing was ever asked for."""
-    path = layout.database("slots")
+    path = paths.database("slots")
     if not path.exists():
         yield None
         return
@@ -78,9 +78,9 @@ def slots(layout: Layout, *, read_only: bool = True) -> Iterator[Slots | None]:
 
 
 def _row(
-    job: Job, layout: Layout, ledger: Ledger | None, running: list[PassRow], holds: dict[str, Hold], now: dt.datetime
+    job: Job, paths: Paths, ledger: Ledger | None, running: list[PassRow], holds: dict[str, Hold], now: dt.datetime
 ) -> Row:
-    markers = Markers(layout.job(job.name))
+    markers = Markers(paths.job(job.name))
     last = ledger.last(job.name) if ledger else None
     good = ledger.last(job.name, success=True) if ledger else None
     current = next((row for row in running if row.job == job.name), None)
@@ -98,7 +98,7 @@ def _row(
         backlog=backlog,
         eta=_eta(backlog, passes, now),
         hold_until=hold.until if hold else None,
-        lock=_locks(job, layout, running),
+        lock=_locks(job, paths, running),
         next_tick=next_tick(job, now) if not markers.halted and not markers.done else None,
     )
 
@@ -155,7 +155,7 @@ def next_tick(job: Job, now: dt.datetime) -> dt.datetime | None:
         return None
 
 
-def _locks(job: Job, layout: Layout, running: list[PassRow]) -> str:
+def _locks(job: Job, paths: Paths, running: list[PassRow]) -> str:
     """Who holds the job's locks: the pass in the ledger, or a process that keeps no ledger; empty when free.
 
     Looked up, never tried: taking a lock to look at it would make a real tick skip.
@@ -164,7 +164,7 @@ def _locks(job: Job, layout: Layout, running: list[PassRow]) -> str:
         for row in running:
             if name in row.locks.split():
                 return f"{name}: {row.job} (pid {row.pid})"
-        if _is_locked(layout.lock(name)):
+        if _is_locked(paths.lock(name)):
             return f"{name}: held"
     return ""
 
@@ -180,8 +180,8 @@ def _is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def _ledger(layout: Layout) -> Iterator[Ledger | None]:
-    path = layout.database("ledger")
+def _ledger(paths: Paths) -> Iterator[Ledger | None]:
+    path = paths.database("ledger")
     if not path.exists():
         yield None
         return
@@ -189,6 +189,6 @@ def _ledger(layout: Layout) -> Iterator[Ledger | None]:
         yield ledger
 
 
-def _folders(layout: Layout) -> list[str]:
-    folder = layout.state / "jobs"
+def _folders(paths: Paths) -> list[str]:
+    folder = paths.state / "jobs"
     return [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []

@@ -12,12 +12,12 @@ from typing import Annotated
 
 import typer
 
-from tickwork.app import App
 from tickwork.contract.ledger import Ledger, operator
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import OperatorError, Outcome
+from tickwork.deployment import Deployment
 from tickwork.operate.board import Row, board, current_holds, slots
-from tickwork.operate.show import moment, table
+from tickwork.operate.tables import moment, table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Why = Annotated[str, typer.Option(help="The reason, for the audit.")]
@@ -53,7 +53,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def explain(context: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Say why a job is not running, and what sets it going."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     row = next((row for row in board(deployment) if row.job == job), None)
     if row is None:
         deployment.job(job)
@@ -70,7 +70,7 @@ def explain(context: typer.Context, job: JobName, as_json: AsJson = False) -> No
     if row.next_tick:
         print(f"Next tick: {moment(row.next_tick)}")
     print(f"To do: {mend}")
-    path = deployment.layout.database("ledger")
+    path = deployment.paths.database("ledger")
     if path.exists():
         with Ledger(path, read_only=True) as ledger:
             for entry in ledger.audit(job, 5):
@@ -94,7 +94,7 @@ def _mend(row: Row) -> str:
 
 def run(context: typer.Context, job: JobName, as_json: AsJson = False) -> None:
     """Run one tick of a job now, as its schedule would: under its locks, honouring its markers; exits with its code."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     wanted = deployment.job(job)
     environment = dict(os.environ)
     if wanted.wrapper:
@@ -125,15 +125,15 @@ def rearm(
     as_json: AsJson = False,
 ) -> None:
     """Clear a job's halt after its cause is mended; the reason goes into the audit."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     _must_be_known(deployment, job)
     _must_say_why(why)
-    markers = Markers(deployment.layout.job(job))
+    markers = Markers(deployment.paths.job(job))
     if not markers.halted and not (done and markers.done):
         state = "done (use --done)" if markers.done else "not halted"
         raise OperatorError(f"{job} is {state}: there is nothing to re-arm")
     reason = markers.halted_reason()
-    with Ledger(deployment.layout.database("ledger")) as ledger:
+    with Ledger(deployment.paths.database("ledger")) as ledger:
         ledger.record(job, "rearm", f"{why} (was: {reason})" if reason else why)
     removed = markers.rearm(done=done)
     print(
@@ -148,7 +148,7 @@ def holds(context: typer.Context, as_json: AsJson = False) -> None:
     """Show which upstreams must not be called, and until when."""
     if context.invoked_subcommand:
         return
-    found = current_holds(context.obj.layout)
+    found = current_holds(context.obj.paths)
     if as_json:
         rows = [{"host": h.host, "until": _iso(h.until), "since": _iso(h.since), "why": h.why} for h in found]
         print(json.dumps(rows, indent=1))
@@ -164,7 +164,7 @@ def holds(context: typer.Context, as_json: AsJson = False) -> None:
 def clear_hold(context: typer.Context, host: str, why: Why, as_json: AsJson = False) -> None:
     """Lift the hold on HOST, because its operator agreed; the reason goes into the audit."""
     _must_say_why(why)
-    with slots(context.obj.layout, read_only=False) as opened:
+    with slots(context.obj.paths, read_only=False) as opened:
         if opened is None:
             raise OperatorError(f"no hold is in force on {host}: nothing was ever asked of it")
         opened.clear(host, operator(), why)
@@ -177,7 +177,7 @@ def manners(
     as_json: AsJson = False,
 ) -> None:
     """Show what each upstream heard from this machine, by day: requests, bytes, refusals, faults, holds."""
-    with slots(context.obj.layout) as opened:
+    with slots(context.obj.paths) as opened:
         found = opened.report(days) if opened else []
     names = ("day", "host", "requests", "bytes", "answers_429", "answers_503", "faults", "holds")
     rows = [tuple(str(getattr(entry, name)) for name in names) for entry in found]
@@ -197,9 +197,9 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Show the end of a job's log."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     _must_be_known(deployment, job)
-    path = deployment.layout.log(job)
+    path = deployment.paths.log(job)
     try:
         with path.open(encoding="utf-8", errors="replace") as log:
             tail = [line.rstrip("\n") for line in deque(log, maxlen=lines)]
@@ -210,10 +210,10 @@ def logs(
 
 def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Check the jobs of this host: nobody starves under a lock, passes end before the next tick, nothing is missing."""
-    from tickwork.operate.check import faults
+    from tickwork.operate.schedule_rules import faults
 
-    deployment: App = context.obj
-    found = faults(deployment.settings.jobs, deployment.layout)
+    deployment: Deployment = context.obj
+    found = faults(deployment.settings.jobs, deployment.paths)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
@@ -222,9 +222,9 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(OperatorError.exit_code)
 
 
-def _must_be_known(deployment: App, job: str) -> None:
+def _must_be_known(deployment: Deployment, job: str) -> None:
     """Raise OperatorError for a job nobody knows; one that is no longer deployed may still be halted, or have a log."""
-    if not deployment.layout.job(job).is_dir():
+    if not deployment.paths.job(job).is_dir():
         deployment.job(job)
 
 

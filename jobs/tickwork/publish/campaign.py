@@ -8,58 +8,65 @@ from contextlib import closing
 
 import msgspec
 
-from tickwork.contract import database
-from tickwork.contract.layout import Layout
+from tickwork.contract import database, files
 from tickwork.contract.outcomes import OperatorError, Transient
+from tickwork.contract.paths import Paths
 from tickwork.contract.units import Unit
-from tickwork.publish import files
-from tickwork.publish.build import SNAPSHOT, Build, Campaign, Impossible, read_campaign, write_campaign
-from tickwork.publish.generations import CAMPAIGN, IDS, INDEX, META, SIMILAR, VECTORS, Generations, Watermark
+from tickwork.corpus.corpus import Corpus
+from tickwork.generation.generations import CAMPAIGN, Generations
+from tickwork.generation.meta import IDS, INDEX, META, SIMILAR, VECTORS, Watermark
+from tickwork.publish.campaign_context import (
+    SNAPSHOT,
+    CampaignContext,
+    CampaignRequest,
+    Impossible,
+    read_request,
+    write_request,
+)
 from tickwork.store import changes
-from tickwork.vectors.corpus import Corpus
 from tickwork.vectors.store import VectorStore
 
-Stage = Callable[[Build], Iterator[Unit]]
+Stage = Callable[[CampaignContext], Iterator[Unit]]
 
 _VERBS = {"publish": "publish", "index": "index", "similar": "find similar items of"}
 _KEPT_OF_BASE = {"index": (IDS, VECTORS, SIMILAR), "similar": (IDS, VECTORS, INDEX)}
 
 
-def nothing_to_do(layout: Layout, corpus: Corpus, generations: Generations) -> bool:
+def nothing_to_do(paths: Paths, corpus: Corpus, generations: Generations) -> bool:
     """Whether what is current reaches up to the last change, and no campaign is under way."""
     try:
         current = generations.current()
-    except OperatorError:  # Build.base says what is wrong with it
+    except OperatorError:  # CampaignContext.base says what is wrong with it
         return False
     if current is None or generations.building.exists() or generations.unswitched():
         return False
-    return current.meta.watermark == newest(layout, corpus)
+    return current.meta.watermark == newest(paths, corpus)
 
 
-def newest(layout: Layout, corpus: Corpus) -> Watermark:
+def newest(paths: Paths, corpus: Corpus) -> Watermark:
     """Up to where documents and vectors reach now."""
-    with closing(database.connect(layout.database(corpus.database), read_only=True)) as source:
+    with closing(database.connect(paths.database(corpus.database), read_only=True)) as source:
         documents = changes.newest(source, corpus.table)
-    path, vectors = layout.database(f"{corpus.name}-vectors"), 0
+    path, vectors = paths.database(f"{corpus.name}-vectors"), 0
     if path.exists():
         with VectorStore.open(path, read_only=True) as store:
             vectors = store.revision
     return Watermark(documents=documents, vectors=vectors)
 
 
-def begin(generations: Generations, asked: Campaign, warn: Callable[[str], None]) -> Campaign:
+def begin(generations: Generations, asked: CampaignRequest, warn: Callable[[str], None]) -> CampaignRequest:
     """The campaign that is under way, or else the one asked for, begun now.
 
     Raises OperatorError when one of another kind is under way; to publish takes up any.
     """
     generations.sweep()
-    under_way = read_campaign(generations.building)
+    under_way = read_request(generations.building)
     if under_way and (why := _outdated(under_way, asked)):
         warn(f"the campaign to {_VERBS[under_way.kind]} {generations.corpus} is begun anew: {why}")
         under_way = None
     if under_way is None:
         generations.remove(generations.building)  # killed before its first file was whole, perhaps
-        write_campaign(generations.building, asked)
+        write_request(generations.building, asked)
         return asked
     if under_way.kind != asked.kind and asked.kind != "publish":
         raise OperatorError(
@@ -69,23 +76,23 @@ def begin(generations: Generations, asked: Campaign, warn: Callable[[str], None]
     return under_way
 
 
-def _outdated(under_way: Campaign, asked: Campaign) -> str:
+def _outdated(under_way: CampaignRequest, asked: CampaignRequest) -> str:
     """Why a campaign must not go on, or an empty string."""
     if under_way.base != asked.base:  # rolled back meanwhile: nothing is to be had from what was taken back
         return f"it was from generation {under_way.base or 'none'}, and {asked.base or 'none'} is current"
     return "--full" if asked.full and not under_way.full and under_way.kind == asked.kind else ""
 
 
-def run(build: Build, keep: int) -> Iterator[Unit]:
+def run(context: CampaignContext, keep: int) -> Iterator[Unit]:
     """Go through the stages that are not done yet; exhaustion means that the generation is current."""
     try:
-        for file, stage in _stages(build):
-            if not (build.folder / file).exists():
-                yield from stage(build)
+        for file, stage in _stages(context):
+            if not (context.folder / file).exists():
+                yield from stage(context)
     except Impossible:
-        build.generations.remove(build.folder)
+        context.generations.remove(context.folder)
         raise
-    yield from _switch(build, keep)
+    yield from _switch(context, keep)
 
 
 def finish_switch(generations: Generations, warn: Callable[[str], None]) -> Iterator[Unit]:
@@ -103,7 +110,7 @@ def finish_switch(generations: Generations, warn: Callable[[str], None]) -> Iter
 
 def _make_current(generations: Generations, name: str) -> None:
     """Switch to a generation, unless another one was made current since its campaign began."""
-    campaign = read_campaign(generations.folder / name)
+    campaign = read_request(generations.folder / name)
     current = generations.current_name()
     if campaign and current not in (campaign.base, name):
         generations.remove(generations.folder / name)
@@ -112,52 +119,52 @@ def _make_current(generations: Generations, name: str) -> None:
     (generations.folder / name / CAMPAIGN).unlink()
 
 
-def _stages(build: Build) -> list[tuple[str, Stage]]:
+def _stages(context: CampaignContext) -> list[tuple[str, Stage]]:
     """The stages in their order, each with the file by which it is known to be done."""
     # Here and not above: a tick with nothing to do must not wait for numpy and torch.
-    from tickwork.publish.check import check
+    from tickwork.publish.full_text import words
+    from tickwork.publish.gather_vectors import matrix
     from tickwork.publish.index import index
-    from tickwork.publish.matrix import matrix
     from tickwork.publish.similar import similar
     from tickwork.publish.snapshot import snapshot
-    from tickwork.publish.words import words
+    from tickwork.publish.verify import check
 
-    items = f"{build.corpus.name}.db"
-    if (build.folder / META).exists():  # killed while it tidied up
+    items = f"{context.corpus.name}.db"
+    if (context.folder / META).exists():  # killed while it tidied up
         return []
-    if build.campaign.kind == "publish":
+    if context.request.kind == "publish":
         first = [(SNAPSHOT, snapshot), (items, words), (VECTORS, matrix)]
         return [*first, (INDEX, index), (SIMILAR, similar), (META, check)]
-    one: tuple[str, Stage] = (INDEX, index) if build.campaign.kind == "index" else (SIMILAR, similar)
+    one: tuple[str, Stage] = (INDEX, index) if context.request.kind == "index" else (SIMILAR, similar)
     return [(items, _share_with_base), one, (META, check)]
 
 
-def _share_with_base(build: Build) -> Iterator[Unit]:
+def _share_with_base(context: CampaignContext) -> Iterator[Unit]:
     """Take all files of the base but the one to be made: the same files, under a second name."""
-    if not build.campaign.base:
-        raise Impossible(f"nothing of {build.corpus.name} is published yet; tickwork publish {build.corpus.name}")
-    shared = (*_KEPT_OF_BASE[build.campaign.kind], f"{build.corpus.name}.db")  # the items last: by them it is done
+    if not context.request.base:
+        raise Impossible(f"nothing of {context.corpus.name} is published yet; tickwork publish {context.corpus.name}")
+    shared = (*_KEPT_OF_BASE[context.request.kind], f"{context.corpus.name}.db")  # the items last: by them it is done
     try:
-        base = build.generations.verify(build.campaign.base, shared)
+        base = context.generations.verify(context.request.base, shared)
     except OperatorError as error:
-        raise Impossible(f"{error}; publish anew: tickwork publish {build.corpus.name} --full") from error
+        raise Impossible(f"{error}; publish anew: tickwork publish {context.corpus.name} --full") from error
     for name in shared:
-        target = build.folder / name
+        target = context.folder / name
         target.unlink(missing_ok=True)
         os.link(base.folder / name, target)
     yield Unit(items=0, note="sharing")
 
 
-def _switch(build: Build, keep: int) -> Iterator[Unit]:
+def _switch(context: CampaignContext, keep: int) -> Iterator[Unit]:
     """Give what was built its name and make it current; one unit."""
-    meta = msgspec.json.decode((build.folder / META).read_bytes())
-    name = build.generations.fresh_name(build.folder / META)
-    for path in build.folder.iterdir():
+    meta = msgspec.json.decode((context.folder / META).read_bytes())
+    name = context.generations.fresh_name(context.folder / META)
+    for path in context.folder.iterdir():
         if path.name not in {*meta["sha256"], META, CAMPAIGN}:
             path.unlink()
-    generations = build.generations
-    build.folder.rename(generations.folder / name)
+    generations = context.generations
+    context.folder.rename(generations.folder / name)
     files.sync(generations.folder)
     _make_current(generations, name)
-    generations.prune(keep, build.campaign.base)
+    generations.prune(keep, context.request.base)
     yield Unit(items=meta["total"], note=f"{name} is current")

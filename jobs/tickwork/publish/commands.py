@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from tickwork.app import App
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Budget, Unit
+from tickwork.corpus.corpus import Corpus
+from tickwork.deployment import Deployment
+from tickwork.generation.generations import Generations
 from tickwork.publish import campaign
-from tickwork.publish.build import Build, Campaign
-from tickwork.publish.generations import Generations
+from tickwork.publish.campaign_context import CampaignContext, CampaignRequest
 from tickwork.vectors.commands import CorpusName, Gpu, NoLock, Seconds, Threads, opened_source, vector_settings
-from tickwork.vectors.corpus import Corpus, find
 from tickwork.vectors.settings import VectorSettings
 
 app = typer.Typer(no_args_is_help=True)
@@ -46,9 +46,9 @@ def publish(
 
     3 while stages are left; nothing is done while nothing has changed.
     """
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     settings = vector_settings(deployment, gpu=gpu, threads=threads)
-    _run(deployment, find(deployment.sources, corpus_name), settings, "publish", seconds, full=full, lock=not no_lock)
+    _run(deployment, deployment.corpus(corpus_name), settings, "publish", seconds, full=full, lock=not no_lock)
 
 
 @app.command("index")
@@ -64,11 +64,11 @@ def index(
     no_lock: NoLock = False,
 ) -> None:
     """Publish the current generation again with its index trained anew; 3 while work is left."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     settings = vector_settings(deployment, gpu=gpu, threads=threads, nlist=nlist, nprobe=nprobe)
     if factory is not None:
         settings = msgspec.structs.replace(settings, factory=factory)
-    _run(deployment, find(deployment.sources, corpus_name), settings, "index", seconds, full=True, lock=not no_lock)
+    _run(deployment, deployment.corpus(corpus_name), settings, "index", seconds, full=True, lock=not no_lock)
 
 
 @app.command("similar")
@@ -83,9 +83,9 @@ def similar(
     no_lock: NoLock = False,
 ) -> None:
     """Publish the current generation again with its similar items brought up to date, or found anew; 3 while left."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     settings = vector_settings(deployment, gpu=gpu, threads=threads, top_k=top_k)
-    _run(deployment, find(deployment.sources, corpus_name), settings, "similar", seconds, full=full, lock=not no_lock)
+    _run(deployment, deployment.corpus(corpus_name), settings, "similar", seconds, full=full, lock=not no_lock)
 
 
 @app.command("generations")
@@ -98,8 +98,8 @@ def generations(
     as_json: AsJson = False,
 ) -> None:
     """List the generations of a corpus; verify, roll back or prune them."""
-    deployment: App = context.obj
-    found = Generations(deployment.layout, find(deployment.sources, corpus_name).name)
+    deployment: Deployment = context.obj
+    found = Generations(deployment.paths, deployment.corpus(corpus_name).name)
     if roll_back:
         _roll_back(deployment, found, roll_back)
     if prune is not None:
@@ -109,7 +109,7 @@ def generations(
 
 
 def _run(
-    deployment: App,
+    deployment: Deployment,
     corpus: Corpus,
     settings: VectorSettings,
     kind: Literal["publish", "index", "similar"],
@@ -118,18 +118,18 @@ def _run(
     full: bool,
     lock: bool,
 ) -> None:
-    published = Generations(deployment.layout, corpus.name)
+    published = Generations(deployment.paths, corpus.name)
 
     def work(one_pass: Pass) -> Iterator[Unit]:
         if not _has_documents(deployment, corpus, published, one_pass):
             return
         yield from campaign.finish_switch(published, one_pass.warn)
-        if kind == "publish" and not full and campaign.nothing_to_do(deployment.layout, corpus, published):
+        if kind == "publish" and not full and campaign.nothing_to_do(deployment.paths, corpus, published):
             return
         top_k = settings.top_k
         if kind == "index" and (current := published.current()):
             top_k = current.meta.top_k
-        asked = Campaign(
+        asked = CampaignRequest(
             kind=kind,
             base=published.current_name(),
             full=full,
@@ -143,24 +143,24 @@ def _run(
         device = cache(lambda: open_device(settings.device, settings.threads, settings.dtype))
         if settings.device == "gpu":
             device()  # without it no campaign is begun
-        build = Build(
+        build = CampaignContext(
             corpus=corpus,
-            layout=deployment.layout,
+            paths=deployment.paths,
             generations=published,
-            campaign=campaign.begin(published, asked, one_pass.warn),
+            request=campaign.begin(published, asked, one_pass.warn),
             open_device=device,
             warn=one_pass.warn,
         )
         yield from campaign.run(build, settings.keep_generations)
-        if build.campaign.kind != kind:  # one by hand was under way, and is finished: now to what was asked for
+        if build.request.kind != kind:  # one by hand was under way, and is finished: now to what was asked for
             yield from work(one_pass)
 
     deployment.run(f"{corpus.name}-publish", work, Budget(seconds=seconds), lock=lock)
 
 
-def _has_documents(deployment: App, corpus: Corpus, published: Generations, one_pass: Pass) -> bool:
+def _has_documents(deployment: Deployment, corpus: Corpus, published: Generations, one_pass: Pass) -> bool:
     """Whether there is anything to publish from. Raises OperatorError where there must be."""
-    path = deployment.layout.database(corpus.database)
+    path = deployment.paths.database(corpus.database)
     if not path.exists():
         if published.names():
             raise OperatorError(f"{path} is missing, of which {corpus.name} was published: restore it from a copy")
@@ -170,7 +170,7 @@ def _has_documents(deployment: App, corpus: Corpus, published: Generations, one_
         return True
 
 
-def _roll_back(deployment: App, found: Generations, wanted: str) -> None:
+def _roll_back(deployment: Deployment, found: Generations, wanted: str) -> None:
     current = found.current_name()
     earlier = [name for name in found.names() if name < current]
     if wanted == "previous":
@@ -181,7 +181,7 @@ def _roll_back(deployment: App, found: Generations, wanted: str) -> None:
         raise OperatorError(f"{wanted} is current already")
     found.verify(wanted)
     job = f"{found.corpus}-publish"
-    markers = Markers(deployment.layout.job(job), makes_folder=deployment.layout.makes_locks)
+    markers = Markers(deployment.paths.job(job), makes_folder=deployment.paths.makes_locks)
     markers.ready()
     # Before the switch: the next tick would publish again what is taken back. A pass under way does not.
     markers.halt(f"rolled back from {current or 'nothing'} to {wanted}")

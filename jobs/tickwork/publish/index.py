@@ -17,13 +17,14 @@ import faiss
 import msgspec
 import numpy as np
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.units import Unit
-from tickwork.publish import files
-from tickwork.publish.build import Build, Impossible
-from tickwork.publish.generations import INDEX, IndexMeta
-from tickwork.publish.matrix import Matrix, Vectors, difference
-from tickwork.vectors.exact import Exact
+from tickwork.generation.index import read_index
+from tickwork.generation.matrix import Matrix, Vectors, difference
+from tickwork.generation.meta import INDEX, IndexMeta
+from tickwork.publish.campaign_context import CampaignContext, Impossible
+from tickwork.vectors.exact_search import ExactSearch
 
 DESCRIPTION = "index.json"
 FLAT_BELOW = 20_000
@@ -42,47 +43,35 @@ class _UntrainableError(Exception):
     """These vectors are not enough for the index that is wanted."""
 
 
-def index(build: Build) -> Iterator[Unit]:
+def index(context: CampaignContext) -> Iterator[Unit]:
     """Make the index of the folder's matrix; units are the training and parts of 65,536 vectors."""
-    faiss.omp_set_num_threads(build.device.threads)
-    matrix = Matrix.load(build.folder)
-    changed = _changed(build, matrix)
+    faiss.omp_set_num_threads(context.device.threads)
+    matrix = Matrix.load(context.folder)
+    changed = _changed(context, matrix)
     if changed is not None:
         made, meta = changed
     else:
-        factory = _factory(build, len(matrix.ids))
+        factory = _factory(context, len(matrix.ids))
         try:
-            made = yield from _anew(build, matrix, factory)
+            made = yield from _anew(context, matrix, factory)
         except _UntrainableError as error:
-            if build.campaign.kind == "index":
+            if context.request.kind == "index":
                 raise Impossible(str(error)) from error
             # There are too few vectors yet, or only few are left: they are searched all the same.
-            build.warn(f"{error}; a flat index is made instead")
+            context.warn(f"{error}; a flat index is made instead")
             factory = "Flat"
             made = _wrapped(factory, matrix)
-        meta = _describe(build, matrix, made, factory, trained_on=len(matrix.ids))
+        meta = _describe(context, matrix, made, factory, trained_on=len(matrix.ids))
         meta = msgspec.structs.replace(meta, recall_trained=meta.recall)
     if made.ntotal != len(matrix.ids):
         raise RuntimeError(f"the index has {made.ntotal} vectors, the matrix {len(matrix.ids)}")
-    with files.whole(build.folder / DESCRIPTION) as path:
+    with files.whole(context.folder / DESCRIPTION) as path:
         path.write_bytes(msgspec.json.encode(meta))
-    with files.whole(build.folder / INDEX) as path:
+    with files.whole(context.folder / INDEX) as path:
         _write(made, path)
-    for part in _parts(build.folder):
+    for part in _parts(context.folder):
         part.unlink()
     yield Unit(items=0, note=f"index {meta.factory}")
-
-
-def read_index(folder: Path, meta: IndexMeta, *, mapped: bool = True) -> Any:  # noqa: ANN401 - faiss has no types
-    """The index of a generation, ready to be searched."""
-    path = folder / INDEX
-    try:
-        found = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY if mapped else 0)
-    except RuntimeError as error:
-        raise OperatorError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if meta.nlist:
-        faiss.extract_index_ivf(found).nprobe = min(meta.nprobe, meta.nlist)
-    return found
 
 
 def _write(made: Any, path: Path) -> None:  # noqa: ANN401
@@ -102,13 +91,13 @@ def _write(made: Any, path: Path) -> None:  # noqa: ANN401
         raise refused[0]
 
 
-def _changed(build: Build, matrix: Matrix) -> tuple[Any, IndexMeta] | None:
+def _changed(context: CampaignContext, matrix: Matrix) -> tuple[Any, IndexMeta] | None:
     """The base's index with what changed since, or None where it has to be made anew."""
-    base = build.base
-    if base is None or not _still_fits(build, base.meta.index, len(matrix.ids), matrix.vectors.shape[1]):
+    base = context.base
+    if base is None or not _still_fits(context, base.meta.index, len(matrix.ids), matrix.vectors.shape[1]):
         return None
-    before = build.base_matrix
-    if before is None or build.of_base(INDEX) is None:
+    before = context.base_matrix
+    if before is None or context.of_base(INDEX) is None:
         return None
     changes = difference(before, matrix)
     made = read_index(base.folder, base.meta.index, mapped=False)
@@ -117,22 +106,22 @@ def _changed(build: Build, matrix: Matrix) -> tuple[Any, IndexMeta] | None:
         ivf.remove_ids(faiss.IDSelectorBatch(changes.removed))
     if len(changes.added):
         ivf.add_with_ids(matrix.vectors[changes.added].astype(np.float32), matrix.ids[changes.added])
-    meta = _describe(build, matrix, made, base.meta.index.factory, trained_on=base.meta.index.trained_on)
+    meta = _describe(context, matrix, made, base.meta.index.factory, trained_on=base.meta.index.trained_on)
     meta = msgspec.structs.replace(meta, recall_trained=base.meta.index.recall_trained)
     if meta.recall < meta.recall_trained - MAX_LOST_RECALL:
-        build.warn(
+        context.warn(
             f"the index finds {meta.recall:.3f} of the nearest, {meta.recall_trained:.3f} when trained: it is made anew"
         )
         return None
     return made, meta
 
 
-def _still_fits(build: Build, before: IndexMeta, count: int, dim: int) -> bool:
-    campaign = build.campaign
+def _still_fits(context: CampaignContext, before: IndexMeta, count: int, dim: int) -> bool:
+    campaign = context.request
     return (
         not campaign.full
-        and build.base is not None
-        and build.base.meta.dim == dim
+        and context.base is not None
+        and context.base.meta.dim == dim
         and _MUTABLE.fullmatch(before.factory) is not None
         and (campaign.factory == before.factory if campaign.factory else count >= FLAT_BELOW)
         and campaign.nlist in (0, before.nlist)
@@ -140,14 +129,14 @@ def _still_fits(build: Build, before: IndexMeta, count: int, dim: int) -> bool:
     )
 
 
-def _factory(build: Build, count: int) -> str:
+def _factory(context: CampaignContext, count: int) -> str:
     if not count:  # nothing to train on
         return "Flat"
-    if build.campaign.factory:
-        return build.campaign.factory
-    if count < FLAT_BELOW and not build.campaign.nlist:
+    if context.request.factory:
+        return context.request.factory
+    if count < FLAT_BELOW and not context.request.nlist:
         return "Flat"
-    return f"IVF{min(build.campaign.nlist or round(4 * math.sqrt(count)), max(1, count))},SQfp16"
+    return f"IVF{min(context.request.nlist or round(4 * math.sqrt(count)), max(1, count))},SQfp16"
 
 
 def _make(factory: str, dim: int) -> Any:  # noqa: ANN401
@@ -162,9 +151,9 @@ def _reason(error: RuntimeError) -> str:
     return re.split(r"\.cpp:\d+: ", str(error))[-1].strip()
 
 
-def _anew(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, None, Any]:
+def _anew(context: CampaignContext, matrix: Matrix, factory: str) -> Generator[Unit, None, Any]:
     if factory.startswith("IVF") and "Refine" not in factory:  # a refining index takes no ids
-        return (yield from _in_parts(build, matrix, factory))
+        return (yield from _in_parts(context, matrix, factory))
     return _wrapped(factory, matrix)
 
 
@@ -183,15 +172,15 @@ def _wrapped(factory: str, matrix: Matrix) -> Any:  # noqa: ANN401
     return made
 
 
-def _in_parts(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, None, Any]:
+def _in_parts(context: CampaignContext, matrix: Matrix, factory: str) -> Generator[Unit, None, Any]:
     """Train, then add part by part, each to a file of its own; the parts are joined at the end. Gives the index."""
-    trained = build.folder / "index-trained.part"
+    trained = context.folder / "index-trained.part"
     if not trained.exists():
         made = _make(factory, matrix.vectors.shape[1])
         ivf = faiss.extract_index_ivf(made)
         ivf.cp.seed = _SEED
         ivf.cp.min_points_per_centroid = 1  # below it FAISS only complains
-        if build.device.is_gpu:
+        if context.device.is_gpu:
             _train_on_gpu(ivf)
         some = np.random.default_rng(_SEED).permutation(len(matrix.ids))[: TRAIN_A_LIST * ivf.nlist]
         _train(made, matrix.vectors[np.sort(some)], factory)
@@ -199,7 +188,7 @@ def _in_parts(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, Non
             _write(made, path)
         yield Unit(items=0, note="index trained")
     for number, start in enumerate(range(0, len(matrix.ids), PART)):
-        part = build.folder / f"index-{number:05d}.part"
+        part = context.folder / f"index-{number:05d}.part"
         if not part.exists():
             made = faiss.read_index(str(trained))
             places = slice(start, start + PART)
@@ -208,7 +197,7 @@ def _in_parts(build: Build, matrix: Matrix, factory: str) -> Generator[Unit, Non
                 _write(made, path)
             yield Unit(items=int(made.ntotal), note="index")
     whole = faiss.read_index(str(trained))
-    for part in _parts(build.folder):
+    for part in _parts(context.folder):
         if part != trained:
             added = faiss.read_index(str(part))  # a name of its own: the view below does not keep it alive
             faiss.extract_index_ivf(whole).merge_from(faiss.extract_index_ivf(added), 0)
@@ -226,12 +215,12 @@ def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("index-*.part"))
 
 
-def _describe(build: Build, matrix: Matrix, made: Any, factory: str, trained_on: int) -> IndexMeta:  # noqa: ANN401
+def _describe(context: CampaignContext, matrix: Matrix, made: Any, factory: str, trained_on: int) -> IndexMeta:  # noqa: ANN401
     ivf = faiss.extract_index_ivf(made) if factory.startswith("IVF") else None
-    nprobe = min(build.campaign.nprobe, ivf.nlist) if ivf else 0
+    nprobe = min(context.request.nprobe, ivf.nlist) if ivf else 0
     if ivf:
         ivf.nprobe = nprobe
-    recall, probes = _recall(build, matrix, made)
+    recall, probes = _recall(context, matrix, made)
     return IndexMeta(
         index_type=type(faiss.downcast_index(ivf or made.index)).__name__,
         factory=factory,
@@ -242,11 +231,11 @@ def _describe(build: Build, matrix: Matrix, made: Any, factory: str, trained_on:
         recall=recall,
         recall_trained=recall,
         probes=probes,
-        acceleration="gpu" if build.device.is_gpu else "cpu",
+        acceleration="gpu" if context.device.is_gpu else "cpu",
     )
 
 
-def _recall(build: Build, matrix: Matrix, made: Any) -> tuple[float, int]:  # noqa: ANN401
+def _recall(context: CampaignContext, matrix: Matrix, made: Any) -> tuple[float, int]:  # noqa: ANN401
     """Share of the 10 nearest of evenly chosen vectors that the index finds, and of how many vectors.
 
     Of items that are equally near, as those with the same text are, any will do.
@@ -255,7 +244,7 @@ def _recall(build: Build, matrix: Matrix, made: Any) -> tuple[float, int]:  # no
     if count <= RECALL_AT:
         return 1.0, 0
     places = np.unique(np.linspace(0, count - 1, min(PROBES, count)).astype(np.int64))
-    _, nearest = Exact(matrix.vectors, build.device).nearest(places, RECALL_AT)
+    _, nearest = ExactSearch(matrix.vectors, context.device).nearest(places, RECALL_AT)
     _, found = made.search(matrix.vectors[places].astype(np.float32), RECALL_AT + 1)
     hits = 0
     for place, scores, ids in zip(places, nearest, found, strict=True):

@@ -15,15 +15,14 @@ from contextlib import closing
 
 import numpy as np
 
-from tickwork.contract import database
+from tickwork.contract import database, files
 from tickwork.contract.database import transaction
 from tickwork.contract.units import Unit
-from tickwork.publish import files
-from tickwork.publish.build import Build
-from tickwork.publish.generations import SIMILAR
-from tickwork.publish.lists import NOBODY, TABLES, Block, Lists, merge
-from tickwork.publish.matrix import Difference, Ids, Matrix, difference
-from tickwork.vectors.exact import Exact
+from tickwork.generation.matrix import Difference, Ids, Matrix, difference
+from tickwork.generation.meta import SIMILAR
+from tickwork.publish.campaign_context import CampaignContext
+from tickwork.publish.neighbour_lists import NOBODY, TABLES, Block, NeighbourLists, merge
+from tickwork.vectors.exact_search import ExactSearch
 
 FOUND, UPDATED = 2048, 16_384
 """Items in one unit, when their lists are found and when they are brought up to date."""
@@ -34,21 +33,21 @@ FULL_ABOVE = 0.25
 _NONE = np.zeros(0, np.int64)
 
 
-def similar(build: Build) -> Iterator[Unit]:
+def similar(context: CampaignContext) -> Iterator[Unit]:
     """Make the database of similar items; one unit is the lists of some thousand items."""
-    final = build.folder / SIMILAR
+    final = context.folder / SIMILAR
     partial = final.with_name(final.name + ".partial")
-    matrix = Matrix.load(build.folder)
+    matrix = Matrix.load(context.folder)
     if not partial.exists():
-        _start(build, matrix)
+        _start(context, matrix)
     with closing(database.connect(partial)) as connection:
         progress = _progress(connection)
         if progress:
-            exact = Exact(matrix.vectors, build.device)
-            lists = Lists(connection, build.campaign.top_k, build.campaign.top_k + SPARE)
+            exact = ExactSearch(matrix.vectors, context.device)
+            lists = NeighbourLists(connection, context.request.top_k, context.request.top_k + SPARE)
             new = matrix.ids
-            if "old" in progress and build.base_matrix:
-                changes = difference(build.base_matrix, matrix)
+            if "old" in progress and context.base_matrix:
+                changes = difference(context.base_matrix, matrix)
                 new = matrix.ids[changes.added]
                 yield from _update(lists, exact, matrix, changes, progress["old"])
             yield from _find(lists, exact, matrix, new[new > progress["new"]])
@@ -66,25 +65,25 @@ def _progress(connection: sqlite3.Connection) -> dict[str, int]:
     return dict(connection.execute("SELECT name, value FROM progress").fetchall())
 
 
-def _start(build: Build, matrix: Matrix) -> None:
+def _start(context: CampaignContext, matrix: Matrix) -> None:
     """Begin with the base's lists where that is less work, with none otherwise."""
-    final = build.folder / SIMILAR
+    final = context.folder / SIMILAR
     starting = final.with_name(final.name + ".starting")
     for leftover in (starting, *(starting.with_name(starting.name + end) for end in ("-wal", "-shm", "-journal"))):
         leftover.unlink(missing_ok=True)
     changes = None
-    fits = build.base and build.base.meta.top_k == build.campaign.top_k
-    if fits and build.base_matrix and build.base_matrix.vectors.shape[1] == matrix.vectors.shape[1]:
-        changes = difference(build.base_matrix, matrix)
+    fits = context.base and context.base.meta.top_k == context.request.top_k
+    if fits and context.base_matrix and context.base_matrix.vectors.shape[1] == matrix.vectors.shape[1]:
+        changes = difference(context.base_matrix, matrix)
         if len(changes.added) + len(changes.removed) > FULL_ABOVE * len(matrix.ids):
             changes = None
-    before = build.of_base(SIMILAR) if changes else None
+    before = context.of_base(SIMILAR) if changes else None
     if before:
         files.copy(before, starting)
     with closing(database.connect(starting)) as connection:
         with transaction(connection, "similar"):
             if before and changes:
-                Lists(connection, build.campaign.top_k, build.campaign.top_k + SPARE).drop(changes.removed)
+                NeighbourLists(connection, context.request.top_k, context.request.top_k + SPARE).drop(changes.removed)
             else:
                 for table in TABLES:
                     connection.execute(table)
@@ -95,7 +94,9 @@ def _start(build: Build, matrix: Matrix) -> None:
     starting.rename(final.with_name(final.name + ".partial"))
 
 
-def _update(lists: Lists, exact: Exact, matrix: Matrix, changes: Difference, last: int) -> Iterator[Unit]:
+def _update(
+    lists: NeighbourLists, exact: ExactSearch, matrix: Matrix, changes: Difference, last: int
+) -> Iterator[Unit]:
     """Bring the lists of the items that were there before up to date."""
     others = len(matrix.ids) - 1
     added = set(matrix.ids[changes.added].tolist())
@@ -121,7 +122,7 @@ def _update(lists: Lists, exact: Exact, matrix: Matrix, changes: Difference, las
         yield Unit(items=len(block.sources), note="similar: brought up to date")
 
 
-def _find(lists: Lists, exact: Exact, matrix: Matrix, sources: Ids) -> Iterator[Unit]:
+def _find(lists: NeighbourLists, exact: ExactSearch, matrix: Matrix, sources: Ids) -> Iterator[Unit]:
     """Find the lists of `sources`, ascending ids, from nothing."""
     for start in range(0, len(sources), FOUND):
         some = sources[start : start + FOUND]
@@ -132,7 +133,7 @@ def _find(lists: Lists, exact: Exact, matrix: Matrix, sources: Ids) -> Iterator[
         yield Unit(items=len(some), note="similar: found")
 
 
-def _nearest(exact: Exact, matrix: Matrix, sources: Ids, longest: int) -> Block:
+def _nearest(exact: ExactSearch, matrix: Matrix, sources: Ids, longest: int) -> Block:
     places, scores = exact.nearest(np.searchsorted(matrix.ids, sources), longest)
     ids = np.where(places >= 0, matrix.ids[places], NOBODY)
     return Block.found(sources, ids, scores, len(matrix.ids) - 1)

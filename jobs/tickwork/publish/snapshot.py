@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from tickwork.contract import database
+from tickwork.contract import database, files
 from tickwork.contract.units import Unit
-from tickwork.publish import files
-from tickwork.publish.build import SNAPSHOT, Build
+from tickwork.publish.campaign_context import SNAPSHOT, CampaignContext
 
 
-def snapshot(build: Build) -> Iterator[Unit]:
+def snapshot(context: CampaignContext) -> Iterator[Unit]:
     """Copy the source's database; one unit."""
-    source = build.layout.database(build.corpus.database)
+    source = context.paths.database(context.corpus.database)
     with (
-        files.whole(build.folder / SNAPSHOT) as path,
+        files.whole(context.folder / SNAPSHOT) as path,
         closing(database.connect(source, read_only=True)) as connection,
     ):
         connection.execute("VACUUM INTO ?", (str(path),))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from tickwork.corpus.corpus import Corpus
 from tickwork.search.filters import Filter, condition
-from tickwork.vectors.corpus import Corpus
 
 Counts = dict[str, dict[str, int]]
 """Of each countable field, how often its values occur, the most frequent first."""

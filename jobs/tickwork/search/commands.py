@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tickwork.app import App
 from tickwork.contract.outcomes import OperatorError
-from tickwork.publish.generations import Generation, Generations
+from tickwork.corpus.corpus import Corpus
+from tickwork.deployment import Deployment
+from tickwork.generation.generations import Generation, Generations
 from tickwork.search import filters as filtering
 from tickwork.search.searcher import Hit, Searcher
 from tickwork.vectors.commands import CorpusName, Gpu, Threads, vector_settings
-from tickwork.vectors.corpus import Corpus, find
 
 if TYPE_CHECKING:
-    from tickwork.vectors.exact import Vectors
+    from tickwork.vectors.exact_search import Vectors
     from tickwork.vectors.settings import VectorSettings
 
 app = typer.Typer(no_args_is_help=True)
@@ -46,7 +46,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the current generation of a corpus."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     if bool(query) == bool(queries):
         raise OperatorError("give a query, or a file of them with --queries")
     corpus, generation = _current(deployment, corpus_name)
@@ -74,16 +74,16 @@ def similar_to(
     as_json: AsJson = False,
 ) -> None:
     """Show the items most similar to one."""
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     corpus, generation = _current(deployment, corpus_name)
     settings = vector_settings(deployment)
     with Searcher.open(corpus, generation, _encoder(settings, corpus, generation), settings.words_weight) as searcher:
         _show(searcher.similar_to(searcher.find(item), limit), as_json=as_json)
 
 
-def _current(deployment: App, corpus_name: str) -> tuple[Corpus, Generation]:
-    corpus = find(deployment.sources, corpus_name)
-    generation = Generations(deployment.layout, corpus.name).current()
+def _current(deployment: Deployment, corpus_name: str) -> tuple[Corpus, Generation]:
+    corpus = deployment.corpus(corpus_name)
+    generation = Generations(deployment.paths, corpus.name).current()
     if generation is None:
         raise OperatorError(f"nothing of {corpus.name} is published yet; tickwork publish {corpus.name}")
     return corpus, generation

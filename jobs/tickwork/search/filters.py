@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tickwork.contract.outcomes import OperatorError
-from tickwork.vectors.corpus import Corpus
+from tickwork.corpus.corpus import Corpus
 
 _FILTER = re.compile(r"(?P<field>\w+)\s*(?P<relation>>=|<=|=)\s*(?P<value>.*)", re.DOTALL)
 

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from tickwork.contract import database
+from tickwork.contract import database, files
 from tickwork.contract.outcomes import OperatorError
-from tickwork.publish import files
-from tickwork.publish.generations import SIMILAR, Generation
+from tickwork.corpus.corpus import Corpus
+from tickwork.generation.generations import Generation
+from tickwork.generation.meta import SIMILAR
 from tickwork.search.filters import Filter, condition
-from tickwork.search.words import match_expression
-from tickwork.vectors.corpus import Corpus
+from tickwork.search.fts_query import match_expression
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tickwork.publish.matrix import Matrix
-    from tickwork.vectors.exact import Vectors
+    from tickwork.generation.matrix import Matrix
+    from tickwork.vectors.exact_search import Vectors
 
 Mode = Literal["words", "meaning", "both"]
 Encode = Callable[[Sequence[str]], "Vectors"]
@@ -203,7 +203,7 @@ class Searcher:
         return {int(item): float(score) for item, score in zip(ids[0], scores[0], strict=True) if item >= 0}
 
     def _open_index(self) -> Any:  # noqa: ANN401 - faiss has no types
-        from tickwork.publish.index import read_index
+        from tickwork.generation.index import read_index
 
         if self._index is None:
             with _reading(self.generation):
@@ -211,7 +211,7 @@ class Searcher:
         return self._index
 
     def _open_matrix(self) -> Matrix:
-        from tickwork.publish.matrix import Matrix
+        from tickwork.generation.matrix import Matrix
 
         if self._matrix is None:
             with _reading(self.generation):

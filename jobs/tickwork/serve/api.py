@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tickwork.serve.answer import Item, answer, find, similar
-from tickwork.serve.question import MAX_LIMIT, read
+from tickwork.serve.library import Library
 from tickwork.serve.render import plain
-from tickwork.serve.shelves import Library
+from tickwork.serve.search_request import MAX_LIMIT, read
+from tickwork.serve.search_result import Item, answer, find, similar
 
 Arguments = Mapping[str, Sequence[str]]
 Json = dict[str, object]
@@ -21,10 +21,10 @@ class Api:
 
     def search(self, arguments: Arguments) -> Json:
         """The results of a search."""
-        question = read(arguments, list(self._library.shelves))
-        found = answer(self._library, question)
+        request = read(arguments, list(self._library.entries))
+        found = answer(self._library, request)
         return {
-            "query": question.text,
+            "query": request.text,
             "mode": found.mode,
             "total": found.total,
             "notice": found.notice,
@@ -42,13 +42,13 @@ class Api:
             "corpora": [
                 {
                     "name": name,
-                    "items": edition.generation.meta.total,
-                    "vectors": edition.generation.meta.vectors,
-                    "generation": edition.generation.name,
-                    "built_at": edition.generation.meta.built_at,
-                    "fields": [{"name": f.name, "kind": f.kind, "counted": f.facet} for f in edition.corpus.fields],
+                    "items": opened.generation.meta.total,
+                    "vectors": opened.generation.meta.vectors,
+                    "generation": opened.generation.name,
+                    "built_at": opened.generation.meta.built_at,
+                    "fields": [{"name": f.name, "kind": f.kind, "counted": f.facet} for f in opened.corpus.fields],
                 }
-                for name, edition in self._library.editions().items()
+                for name, opened in self._library.open_generations().items()
             ]
         }
 
@@ -59,21 +59,21 @@ class Api:
 
     def similar(self, corpus: str, item: int, arguments: Arguments) -> Json:
         """The items most similar to one."""
-        question = read(arguments, [], known=["limit"])
-        hits = similar(find(self._library, corpus, item), min(question.limit, MAX_LIMIT))
+        request = read(arguments, [], known=["limit"])
+        hits = similar(find(self._library, corpus, item), min(request.limit, MAX_LIMIT))
         return {"results": [_brief(hit) for hit in hits]}
 
     def health(self) -> tuple[int, Json]:
         """What is open and what is wrong; 200 as long as something can be searched."""
         corpora: Json = {}
-        for name, shelf in self._library.shelves.items():
-            encoder = shelf.edition.encoder if shelf.edition else None
+        for name, entry in self._library.entries.items():
+            encoder = entry.opened.encoder if entry.opened else None
             meaning = "ready" if encoder and encoder.ready else encoder.trouble or "loading" if encoder else "none"
-            generation = shelf.edition.generation.name if shelf.edition else ""
-            corpora[name] = {"generation": generation, "meaning": meaning, "refused": shelf.trouble}
-        shelves = self._library.shelves.values()
-        is_open = any(shelf.edition for shelf in shelves)
-        wrong = any(shelf.trouble for shelf in shelves)
+            generation = entry.opened.generation.name if entry.opened else ""
+            corpora[name] = {"generation": generation, "meaning": meaning, "refused": entry.trouble}
+        entries = self._library.entries.values()
+        is_open = any(entry.opened for entry in entries)
+        wrong = any(entry.trouble for entry in entries)
         status = "degraded" if is_open and wrong else "ok" if is_open else "damaged" if wrong else "empty"
         return 200 if is_open else 503, {"status": status, "corpora": corpora}
 

@@ -12,10 +12,11 @@ from typing import Annotated
 
 import typer
 
-from tickwork.app import App
 from tickwork.contract.outcomes import OperatorError
+from tickwork.corpus.display import Display
+from tickwork.deployment import Deployment
+from tickwork.source import load
 from tickwork.vectors.commands import Gpu, Threads, vector_settings
-from tickwork.vectors.corpus import corpora_of
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -45,26 +46,26 @@ def serve(
     """Serve what is published: pages, a JSON API, and Datasette; until it is told to stop."""
     # Many small searches: threads within each would only get into each other's way. Read when torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    deployment: App = context.obj
+    deployment: Deployment = context.obj
     settings = vector_settings(deployment, gpu=gpu, threads=threads)
     try:
         import uvicorn
 
-        from tickwork.serve.extension import extension_of
-        from tickwork.serve.patience import Patience
+        from tickwork.serve.library import Library
+        from tickwork.serve.request_timeout import RequestTimeout
         from tickwork.serve.service import Service
-        from tickwork.serve.shelves import Library
     except ImportError as error:
         raise OperatorError(f"{error}: install tickwork[serve]") from error
-    corpora = {corpus.name: (corpus, source) for source in deployment.sources for corpus in corpora_of(source)}
+    corpora = [deployment.corpus(name) for name in deployment.corpora()]
+    displays = {corpus.name: load(corpus.display) if corpus.display else Display() for corpus in corpora}
     logging.basicConfig(format="level=%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("tickwork").setLevel(logging.INFO)
-    library = Library(deployment.layout, [corpus for corpus, _ in corpora.values()], settings)
-    service = Service(library, {name: extension_of(source) for name, (_, source) in corpora.items()}, poll)
+    library = Library(deployment.paths, corpora, settings)
+    service = Service(library, displays, poll)
     listening = _listen(host, port)
     config = uvicorn.Config(
         service.app,
-        http=Patience,
+        http=RequestTimeout,
         access_log=False,
         log_level="warning",
         limit_concurrency=AT_ONCE,

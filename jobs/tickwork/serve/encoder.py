@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tickwork.contract.outcomes import OperatorError
-from tickwork.vectors.info import ModelInfo
+from tickwork.generation.model_info import ModelInfo
 from tickwork.vectors.settings import VectorSettings
 
 if TYPE_CHECKING:
-    from tickwork.vectors.exact import Vectors
+    from tickwork.vectors.exact_search import Vectors
     from tickwork.vectors.model import Model
 
 REMEMBERED = 10_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tickwork.serve.answer import Item, answer, find, named, similar
-from tickwork.serve.extension import Extension, Shown
-from tickwork.serve.question import MAX_OFFSET, MODES, Question, read
+from tickwork.corpus.display import Display, Shown
+from tickwork.serve.library import Library
 from tickwork.serve.render import render, shorten
-from tickwork.serve.shelves import Library
+from tickwork.serve.search_request import MAX_OFFSET, MODES, SearchRequest, read
+from tickwork.serve.search_result import Item, answer, find, named, similar
 
 Arguments = Mapping[str, Sequence[str]]
 NAMES = {"both": "Both", "words": "Words", "meaning": "Meaning"}
@@ -27,28 +27,28 @@ MAX_TEXT = 16_000
 class Pages:
     """Makes the pages; each method runs in a thread and gives HTML. They raise RefusedError."""
 
-    def __init__(self, library: Library, extensions: Mapping[str, Extension]) -> None:
-        """`extensions` by the name of the corpus."""
+    def __init__(self, library: Library, displays: Mapping[str, Display]) -> None:
+        """`displays` by the name of the corpus."""
         self._library = library
-        self._extensions = extensions
+        self._displays = displays
 
     def home(self, arguments: Arguments) -> str:
         """The search box and what there is; with a query, what was found."""
-        question = read(arguments, list(self._library.shelves))
-        if question.text:
-            return self._results(question, "/")
-        if question.filters:
-            names = list(self._library.editions())
-            corpus = question.corpus or (names[0] if len(names) == 1 else "")
-            return self._results(replace(question, corpus=corpus), f"/browse/{corpus}")
-        return render("home.html", question=question, **self._common())
+        request = read(arguments, list(self._library.entries))
+        if request.text:
+            return self._results(request, "/")
+        if request.filters:
+            names = list(self._library.open_generations())
+            corpus = request.corpus or (names[0] if len(names) == 1 else "")
+            return self._results(replace(request, corpus=corpus), f"/browse/{corpus}")
+        return render("home.html", request=request, **self._common())
 
     def browse(self, corpus: str, arguments: Arguments) -> str:
         """The items of one corpus, newest first."""
-        question = read({**arguments, "in": [corpus]}, list(self._library.shelves))
-        if question.text:
-            return self._results(question, "/")
-        return self._results(question, f"/browse/{corpus}")
+        request = read({**arguments, "in": [corpus]}, list(self._library.entries))
+        if request.text:
+            return self._results(request, "/")
+        return self._results(request, f"/browse/{corpus}")
 
     def item(self, corpus: str, item: int) -> str:
         """An item and what is most similar to it."""
@@ -57,7 +57,7 @@ class Pages:
         begins = text.encode()[:MAX_TEXT].decode(errors="ignore")
         return render(
             "item.html",
-            question=Question(corpus=corpus),
+            request=SearchRequest(corpus=corpus),
             item=found,
             text=begins,
             is_whole=begins == text,
@@ -68,20 +68,20 @@ class Pages:
 
     def error(self, status: int, message: str) -> str:
         """A page that says what is wrong with a request."""
-        return render("error.html", question=Question(), status=status, message=message, **self._common())
+        return render("error.html", request=SearchRequest(), status=status, message=message, **self._common())
 
-    def _results(self, question: Question, path: str) -> str:
-        question = replace(question, limit=min(question.limit, MAX_ON_PAGE))
-        found = answer(self._library, question)
+    def _results(self, request: SearchRequest, path: str) -> str:
+        request = replace(request, limit=min(request.limit, MAX_ON_PAGE))
+        found = answer(self._library, request)
         last = min(found.total, MAX_OFFSET)
-        following, previous = question.offset + question.limit, max(0, question.offset - question.limit)
+        following, previous = request.offset + request.limit, max(0, request.offset - request.limit)
         return render(
             "results.html",
-            question=question,
+            request=request,
             found=found,
             path=path,
-            following=question.url(path, offset=following) if following < last else "",
-            previous=question.url(path, offset=previous) if question.offset else "",
+            following=request.url(path, offset=following) if following < last else "",
+            previous=request.url(path, offset=previous) if request.offset else "",
             **self._common(),
         )
 
@@ -91,21 +91,26 @@ class Pages:
         return [*shown, Shown(f"… and {more} more")] if more else shown
 
     def _shown(self, corpus: str, name: str, value: str) -> Shown:
-        extension = self._extensions.get(corpus, Extension())
-        return extension.shown[name](value) if name in extension.shown else Shown(value)
+        display = self._displays.get(corpus, Display())
+        return display.shown[name](value) if name in display.shown else Shown(value)
 
     def _brief(self, item: Item) -> list[str]:
         """What stands below the title of an item in a list: its main fields, the first few values of each."""
-        fields, extension = item.fields, self._extensions.get(item.corpus, Extension())
+        fields, display = item.fields, self._displays.get(item.corpus, Display())
         return [
             "; ".join(shorten(value, SHORT) for value in fields[name][:VALUES_IN_BRIEF])
-            for name in extension.brief
+            for name in display.brief
             if name in fields
         ]
 
     def _common(self) -> dict[str, object]:
         modes = [(mode, NAMES[mode]) for mode in MODES]
-        return {"modes": modes, "editions": self._library.editions(), "page_of": page_of, "brief": self._brief}
+        return {
+            "modes": modes,
+            "generations": self._library.open_generations(),
+            "page_of": page_of,
+            "brief": self._brief,
+        }
 
 
 def page_of(item: Item) -> str:

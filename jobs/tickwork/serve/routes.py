@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -13,12 +14,12 @@ from typing import Any, TypeVar
 
 from datasette import Response, hookimpl
 
+from tickwork.corpus.display import Display
 from tickwork.serve.api import Api
-from tickwork.serve.extension import Extension
+from tickwork.serve.library import Library
 from tickwork.serve.pages import Pages, by_other_name
-from tickwork.serve.question import RefusedError
 from tickwork.serve.render import STYLE, STYLE_PATH
-from tickwork.serve.shelves import Library
+from tickwork.serve.search_request import RefusedError
 
 View = Callable[..., Awaitable[Response]]
 Arguments = Mapping[str, Sequence[str]]
@@ -38,11 +39,11 @@ class Routes:
 
     __name__ = "tickwork"  # as a module has it: Datasette lists its plugins by this
 
-    def __init__(self, library: Library, extensions: Mapping[str, Extension], threads: Executor) -> None:
+    def __init__(self, library: Library, displays: Mapping[str, Display], threads: Executor) -> None:
         self._library = library
-        self._extensions = extensions
+        self._displays = displays
         self._threads = threads
-        self._pages = Pages(library, extensions)
+        self._pages = Pages(library, displays)
         self._api = Api(library)
 
     @hookimpl  # type: ignore[untyped-decorator]
@@ -50,9 +51,12 @@ class Routes:
         """Patterns of paths and their views, which come before Datasette's."""
         pages, api = self._pages, self._api
         named: list[tuple[str, View]] = [
-            (pattern, self._redirect(partial(by_other_name, self._library, corpus, column)))
-            for corpus, extension in self._extensions.items()
-            for pattern, column in extension.routes.items()
+            (
+                rf"^{re.escape(address.prefix)}/(?P<value>{address.value})$",
+                self._redirect(partial(by_other_name, self._library, corpus, address.column)),
+            )
+            for corpus, display in self._displays.items()
+            for address in display.addresses
         ]
         return [
             (r"^/$", self._page(lambda of, asked: pages.home(asked))),

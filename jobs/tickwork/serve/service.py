@@ -15,12 +15,12 @@ from datasette.app import Datasette
 from datasette.database import Database
 from datasette.plugins import pm
 
-from tickwork.serve import mishaps
-from tickwork.serve.edition import THREADS, Edition
-from tickwork.serve.extension import Extension
+from tickwork.corpus.display import Display
+from tickwork.serve import datasette_errors
+from tickwork.serve.library import Library
+from tickwork.serve.open_generation import THREADS, OpenGeneration
 from tickwork.serve.routes import Routes
-from tickwork.serve.shelves import Library
-from tickwork.serve.shield import Shield
+from tickwork.serve.security_headers import SecurityHeaders
 
 POLL_SECONDS = 2.0
 GRACE_SECONDS = 10.0
@@ -49,19 +49,21 @@ SETTINGS = {
 class Service:
     """Everything that lives as long as the server; `app` is what speaks ASGI."""
 
-    def __init__(self, library: Library, extensions: dict[str, Extension], poll: float = POLL_SECONDS) -> None:
-        """`extensions` by the name of the corpus; `poll` in seconds."""
+    def __init__(self, library: Library, displays: dict[str, Display], poll: float = POLL_SECONDS) -> None:
+        """`displays` by the name of the corpus; `poll` in seconds."""
         self.published = library
         self._poll = poll
         self._threads = ThreadPoolExecutor(THREADS, "search")
         self._work: set[asyncio.Task[None]] = set()
-        self._retired: list[Edition] = []
+        self._retired: list[OpenGeneration] = []
         self.datasette = Datasette(settings=SETTINGS)
         self.datasette.databases.pop("_memory")
-        mishaps.install()
-        pm.register(routes := Routes(library, extensions, self._threads))
+        datasette_errors.install()
+        pm.register(routes := Routes(library, displays, self._threads))
         try:
-            self.app = Shield(self.datasette.app())
+            self.app = SecurityHeaders(
+                self.datasette.app(), [address.prefix for display in displays.values() for address in display.addresses]
+            )
         finally:
             pm.unregister(routes)
 
@@ -79,8 +81,8 @@ class Service:
                 task.cancel()
             await asyncio.gather(*self._work, return_exceptions=True)
             await asyncio.to_thread(self._threads.shutdown)
-            for edition in (*self.published.editions().values(), *self._retired):
-                edition.close()
+            for opened in (*self.published.open_generations().values(), *self._retired):
+                opened.close()
             for database in self.datasette.databases.values():
                 database.close()
             self.datasette.executor.shutdown(wait=False)
@@ -89,18 +91,18 @@ class Service:
 
     async def _look(self) -> None:
         """Open what was published since; a model is loaded before its generation takes another's place."""
-        for corpus, shelf in self.published.shelves.items():
-            edition = await asyncio.to_thread(self.published.fresh, corpus)
-            if edition is None:
+        for corpus, entry in self.published.entries.items():
+            opened = await asyncio.to_thread(self.published.fresh, corpus)
+            if opened is None:
                 continue
-            if shelf.edition is not None and edition.encoder is not None:
-                await asyncio.to_thread(edition.encoder.load)
+            if entry.opened is not None and opened.encoder is not None:
+                await asyncio.to_thread(opened.encoder.load)
             try:
-                database = await self._database(edition)
+                database = await self._database(opened)
             except BaseException:
-                edition.close()
+                opened.close()
                 raise
-            old = self.published.place(corpus, edition)
+            old = self.published.place(corpus, opened)
             retired = self._show(database, corpus)
             if old is not None:
                 self._start(self._retire(old, retired))
@@ -121,26 +123,26 @@ class Service:
                 log.exception("looking for what is published failed")
             await asyncio.sleep(every)
 
-    async def _database(self, edition: Edition) -> Database:
-        """The edition for Datasette, open in each of its threads.
+    async def _database(self, opened: OpenGeneration) -> Database:
+        """The opened for Datasette, open in each of its threads.
 
         Those would open it when they are first asked for it, and a file that is pruned can be opened by nobody: the
         catalogue goes through the retired ones as well. Datasette keeps connections by a database's name, so each
-        edition has one of its own and only the route is the same.
+        opened has one of its own and only the route is the same.
         """
-        corpus = edition.corpus.name
-        database = Database(self.datasette, path=str(edition.generation.database), is_mutable=False)
-        database.name, database.route = f"{corpus} {edition.generation.name}", corpus
-        opened: set[int] = set()
+        corpus = opened.corpus.name
+        database = Database(self.datasette, path=str(opened.generation.database), is_mutable=False)
+        database.name, database.route = f"{corpus} {opened.generation.name}", corpus
+        threads: set[int] = set()
 
         def note(connection: object) -> None:
-            if threading.get_ident() in opened:
+            if threading.get_ident() in threads:
                 time.sleep(OPENING_SECONDS)  # so that another thread takes the next
-            opened.add(threading.get_ident())
+            threads.add(threading.get_ident())
 
         for _ in range(OPENING_ROUNDS):
             await asyncio.gather(*(database.execute_fn(note) for _ in range(THREADS)))
-            if len(opened) == THREADS:
+            if len(threads) == THREADS:
                 break
         return database
 
@@ -155,8 +157,8 @@ class Service:
         self.datasette.databases = {**self.datasette.databases, database.name: database}
         return before
 
-    async def _retire(self, edition: Edition, names: list[str]) -> None:
-        self._retired.append(edition)
+    async def _retire(self, opened: OpenGeneration, names: list[str]) -> None:
+        self._retired.append(opened)
         await asyncio.sleep(GRACE_SECONDS)
         # Whoever holds this is going through the databases, one query to each, to note them in the catalogue.
         async with self.datasette._refresh_schemas_lock:
@@ -170,8 +172,8 @@ class Service:
                     await catalogue.execute_write(f"DELETE FROM {table} WHERE database_name = ?", [database.name])  # noqa: S608
         for database in gone:
             database.close()
-        edition.close()
-        self._retired.remove(edition)
+        opened.close()
+        self._retired.remove(opened)
 
     def _start(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
         task = asyncio.get_running_loop().create_task(work)

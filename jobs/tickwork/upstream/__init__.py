@@ -1,5 +1,4 @@
-"""The one way this suite speaks HTTP to remote services.
+"""How this suite speaks to remote services: slots, holds and turns by host, the polite HTTP session in `http`.
 
-Import from the submodules: `session` (Upstream, Answer and what it raises), `policy`, `guard`, `slots`. Nothing is
-imported here, so that a look at the holds (`slots`) does not load the HTTP library.
+Nothing is imported here, so that a look at the holds (`slots`) does not load the HTTP library.
 """

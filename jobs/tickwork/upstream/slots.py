@@ -106,7 +106,7 @@ class Traffic:
 
 
 class Slots:
-    """The slots database at `path` (`Layout.database("slots")`); usable from many threads.
+    """The slots database at `path` (`Paths.database("slots")`); usable from many threads.
 
     Every method raises OperatorError when the database cannot be read or written. `read_only` neither creates nor
     changes anything, and needs an existing file. `clock` gives unix seconds.

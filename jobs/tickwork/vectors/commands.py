@@ -11,14 +11,14 @@ from typing import Annotated
 import msgspec
 import typer
 
-from tickwork.app import App
 from tickwork.contract import database
 from tickwork.contract.outcomes import OperatorError, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Budget, Unit
+from tickwork.corpus.corpus import Corpus
+from tickwork.deployment import Deployment
 from tickwork.store import changes
 from tickwork.vectors import embed as embedding
-from tickwork.vectors.corpus import Corpus, find
 from tickwork.vectors.settings import VectorSettings
 from tickwork.vectors.store import VectorStore
 
@@ -55,12 +55,12 @@ def embed(
     no_lock: NoLock = False,
 ) -> None:
     """Give the texts of a corpus vectors, in a bounded pass; 3 while texts are left."""
-    deployment: App = context.obj
-    corpus = find(deployment.sources, corpus_name)
+    deployment: Deployment = context.obj
+    corpus = deployment.corpus(corpus_name)
     settings = vector_settings(deployment, gpu=gpu, threads=threads, batch_tokens=batch_tokens)
     chosen = f"{[getattr(settings, name) for name in _OF_THE_MODEL]} {corpus.template}"
-    documents = deployment.layout.database(corpus.database)
-    vectors = deployment.layout.database(f"{corpus.name}-vectors")
+    documents = deployment.paths.database(corpus.database)
+    vectors = deployment.paths.database(f"{corpus.name}-vectors")
 
     def work(one_pass: Pass) -> Iterator[Unit]:
         if not documents.exists():
@@ -97,7 +97,7 @@ def opened_source(path: Path, corpus: Corpus) -> Iterator[sqlite3.Connection]:
         yield source
 
 
-def vector_settings(deployment: App, *, gpu: bool | None = None, **given: int | None) -> VectorSettings:
+def vector_settings(deployment: Deployment, *, gpu: bool | None = None, **given: int | None) -> VectorSettings:
     """The table `[vectors]` with what the command line says instead. Raises OperatorError."""
     settings = deployment.settings.section("vectors", VectorSettings)
     changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}

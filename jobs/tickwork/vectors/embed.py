@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Unit
+from tickwork.corpus.corpus import Corpus
+from tickwork.corpus.document import embedded, text_hash
+from tickwork.generation.model_info import ModelInfo
 from tickwork.store import changes
-from tickwork.vectors.corpus import Corpus, embedded, text_hash
-from tickwork.vectors.info import ModelInfo
 from tickwork.vectors.store import Row, VectorStore
 
 if TYPE_CHECKING:

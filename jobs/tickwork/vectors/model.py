@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tickwork.contract.outcomes import OperatorError
+from tickwork.generation.model_info import ModelInfo
 from tickwork.vectors.device import Device
-from tickwork.vectors.info import ModelInfo
 from tickwork.vectors.settings import VectorSettings
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from tickwork.generation.model_info import ModelInfo
 from tickwork.store.base import Store
-from tickwork.vectors.info import ModelInfo
 
 Row = tuple[int, int, int, bytes, str, bytes | None, str]
 """id, seq, model, hash, dtype, vector as float16 or None, fault."""

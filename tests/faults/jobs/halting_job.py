@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.faults.jobs.full import fill
 from tickwork.contract.jobs import Job
-from tickwork.contract.layout import Layout
 from tickwork.contract.outcomes import Halt, OperatorError
+from tickwork.contract.paths import Paths
 from tickwork.contract.runner import Pass, run_pass
 from tickwork.contract.units import Budget, Unit
 
@@ -29,9 +29,9 @@ def work(one_pass: Pass) -> Iterator[Unit]:
 
 def main() -> int:
     """One pass; an expected fault is one line, as under the console command."""
-    layout = Layout.under(Path(state), lock_dir=Path(lock_dir))
+    paths = Paths.under(Path(state), lock_dir=Path(lock_dir))
     try:
-        return run_pass(Job(name=name, locks=("shared",)), work, Budget(), layout).exit_code
+        return run_pass(Job(name=name, locks=("shared",)), work, Budget(), paths).exit_code
     except OperatorError as error:
         print(f"tickwork: {error}", file=sys.stderr)
         return error.exit_code

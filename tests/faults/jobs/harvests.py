@@ -14,10 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.kits.wrappers import ROOT
 from tests.upstreams.books import generated_books
 from tests.upstreams.faults import Fault
 from tests.upstreams.oai import FakeOai
-from tests.wrappers import ROOT
 
 NO_HOLD = """
 import tickwork.upstream.slots as slots
@@ -37,7 +37,7 @@ database.transaction = autocommit
 
 _KILL_BETWEEN_DATA_AND_PROGRESS = """
 import os, signal
-from tickwork.doab.crawl_state import CrawlState
+from tickwork.sources.doab.crawl_state import CrawlState
 _pages, _saw = [], CrawlState.saw
 def saw(self, window, page):
     _pages.append(page)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle, until
-from tests.wrappers import LIBRARY, Wrapper
+from tests.kits.wrappers import LIBRARY, Wrapper
 
 JOBS = Path(__file__).parent
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle
-from tests.wrappers import ROOT, Wrapper
+from tests.kits.wrappers import ROOT, Wrapper
 
 UNIT_JOB = Path(__file__).with_name("unit_job.py")
 

@@ -1,0 +1,1 @@
+"""What a source declares to have its rows found: documents, fields, and how they are shown."""

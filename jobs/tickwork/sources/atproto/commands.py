@@ -1,0 +1,211 @@
+"""The commands of `tickwork atproto`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.runner import Pass
+from tickwork.contract.stop import Stop
+from tickwork.contract.units import Budget, Unit
+from tickwork.deployment import Deployment
+from tickwork.sources.atproto import inspect_commands
+from tickwork.sources.atproto.filter import Filter
+from tickwork.sources.atproto.queue import Claim, Queue
+from tickwork.sources.atproto.repo.identifiers import is_did
+from tickwork.sources.atproto.sessions import Sessions, settings_of, writing
+from tickwork.sources.atproto.settings import AtprotoSettings
+from tickwork.sources.atproto.store import AtprotoStore
+from tickwork.upstream.shards import Shard
+
+app = typer.Typer(no_args_is_help=True, help="Repositories of the AT Protocol, whole or filtered, verified.")
+inspect_commands.register(app)
+
+Dids = Annotated[list[str] | None, typer.Argument(help="Accounts, as DIDs.")]
+Did = Annotated[str, typer.Argument(help="An account, as its DID.")]
+Directory = Annotated[list[str] | None, typer.Option("--plc-url", help="Directory of did:plc. Repeatable.")]
+Private = Annotated[list[str] | None, typer.Option("--allow-private", metavar="CIDR", help="Also call this network.")]
+Seconds = Annotated[float, typer.Option(min=0, help="Bound of the pass in seconds.")]
+NoLock = Annotated[bool, typer.Option("--no-lock", hidden=True, help="Take no lock; for tests.")]
+ShardOption = Annotated[str | None, typer.Option("--shard", help="Only the servers of this part, such as 2/8.")]
+
+
+@app.command()
+def discover(
+    context: typer.Context,
+    relay: Annotated[list[str] | None, typer.Option(help="Go through this relay's list. Repeatable.")] = None,
+    host: Annotated[list[str] | None, typer.Option(help="Go through this server's list. Repeatable.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Bound in repositories listed.")] = None,
+    seconds: Seconds = 1200,
+    shard: ShardOption = None,
+    allow_private: Private = None,
+    no_lock: NoLock = False,
+) -> None:
+    """Find repositories in the lists of relays and servers, and those that have changed."""
+    # Here and not above: most of these commands need no HTTP library.
+    from tickwork.sources.atproto import discover as discovering
+
+    deployment: Deployment = context.obj
+    settings = settings_of(deployment, shard=shard)
+    if relay or host:
+        settings = settings_of(deployment, shard=shard, relays=tuple(relay or ()), hosts=tuple(host or ()))
+    part, wanted = Shard.parse(settings.shard), Filter(settings.filter)
+    todo = discovering.lists(settings, wanted, part)
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        with writing(deployment) as store, Sessions(deployment, settings, one_pass.stop) as sessions:
+            # A changed filter is the backfill's to apply: one that is under way stores by the filter it began with.
+            queue = Queue(store, settings, part)
+            upstream = sessions.lists(allow_private or ())
+            yield from discovering.discover(store, queue, upstream, todo, settings, one_pass)
+
+    deployment.run("atproto-discover", work, Budget(limit, seconds), lock=not no_lock)
+
+
+@app.command()
+def backfill(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, help="Bound of the pass in repositories.")] = 5000,
+    seconds: Seconds = 1200,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Repositories fetched at once.")] = 16,
+    per_host: Annotated[int | None, typer.Option(min=1, help="Requests to one server at once.")] = None,
+    verify_signatures: Annotated[
+        bool | None, typer.Option("--verify-signatures/--no-verify-signatures", help="Check who signed each commit.")
+    ] = None,
+    ephemeral: Annotated[bool | None, typer.Option("--ephemeral", help="Keep events only, no records.")] = None,
+    shard: ShardOption = None,
+    plc_url: Directory = None,
+    allow_private: Private = None,
+    no_lock: NoLock = False,
+) -> None:
+    """Fetch, verify and store the repositories that are due, from all servers side by side."""
+    from tickwork.sources.atproto.backfill import Backfill
+    from tickwork.sources.atproto.xrpc_client import XrpcClient
+
+    deployment: Deployment = context.obj
+    settings = settings_of(
+        deployment,
+        plc=tuple(plc_url) if plc_url else None,
+        shard=shard,
+        host_concurrency=per_host,
+        verify_signatures=verify_signatures,
+        ephemeral=ephemeral,
+    )
+    wanted, part = Filter(settings.filter), Shard.parse(settings.shard)
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        # The requests end with the pass, whether or not somebody asked it to stop.
+        stop = Stop()
+        with writing(deployment) as store, Sessions(deployment, settings, stop) as sessions:
+            _check_mode(store, settings)
+            queue = Queue(store, settings, part)
+            queue.choose(wanted)
+
+            def network(claim: Claim) -> XrpcClient:
+                return sessions.network(claim.plc.split(), (*(allow_private or ()), *claim.allow.split()))
+
+            spool = deployment.paths.state / "spool" / "atproto"
+            job = Backfill(store, queue, settings, one_pass, wanted=wanted, network=network, spool=spool, stop=stop)
+            yield from job.units(concurrency)
+
+    deployment.run("atproto-backfill", work, Budget(limit, seconds), lock=not no_lock)
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    dids: Dids = None,
+    file: Annotated[Path | None, typer.Option(help="Accounts to add as well, one a line.")] = None,
+    plc_url: Directory = None,
+    allow_private: Private = None,
+) -> None:
+    """Have repositories fetched by name; those that are stored are looked at again.
+
+    They are kept whatever the filter's signals say. `--plc-url` and `--allow-private` are remembered for them.
+    """
+    deployment: Deployment = context.obj
+    wanted = _valid([*(dids or ()), *(_lines(file) if file else ())])
+    settings = settings_of(deployment, plc=tuple(plc_url) if plc_url else None)
+    _check_excluded(settings, wanted)
+    for network in allow_private or ():
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise OperatorError(f"--allow-private: {error}; write a network such as 10.1.0.0/16") from error
+    with writing(deployment) as store, store.transaction():
+        queue = Queue(store, settings, Shard())
+        new, known = queue.add(wanted, plc=" ".join(plc_url or ()), allow=" ".join(allow_private or ()))
+    print(f"{new} added, {known} known already")
+
+
+@app.command()
+def resync(context: typer.Context, dids: Dids = None) -> None:
+    """Have repositories fetched whole and compared anew, whatever their rev."""
+    deployment: Deployment = context.obj
+    settings, wanted = settings_of(deployment), _valid(dids or ())
+    _check_excluded(settings, wanted)
+    with writing(deployment) as store, store.transaction():
+        queue = Queue(store, settings, Shard())
+        for did in wanted:
+            if not queue.ask(did, anew=True):
+                raise OperatorError(f"{did} is not known; add it: tickwork atproto add {did}")
+    print(f"{len(wanted)} are due")
+
+
+@app.command()
+def remove(context: typer.Context, dids: Dids = None) -> None:
+    """Forget repositories with all their records; a backfill that has one under way loses it.
+
+    Discovery finds them again unless [atproto.filter] excludes them.
+    """
+    deployment: Deployment = context.obj
+    with writing(deployment) as store, store.transaction():
+        for did in _valid(dids or ()):
+            row = store.connection.execute("SELECT account FROM repos WHERE did = ?", (did,)).fetchone()
+            if row is None:
+                raise OperatorError(f"{did} is not known")
+            store.wipe(did)
+            if row["account"]:  # of one that nothing was told of, neither is its end
+                store.tell_account(did, "removed")
+            store.connection.execute("DELETE FROM disagreements WHERE did = ?", (did,))
+            store.connection.execute("DELETE FROM repos WHERE did = ?", (did,))
+    print(f"{len(set(dids or ()))} removed")
+
+
+def _valid(dids: Iterable[str]) -> list[str]:
+    listed = list(dict.fromkeys(dids))
+    for did in listed:
+        if not is_did(did):
+            raise OperatorError(f"{did[:100]!r} is no DID; write did:plc:... or did:web:...")
+    if not listed:
+        raise OperatorError("name at least one account")
+    return listed
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"cannot read {file}: {error}") from error
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _check_excluded(settings: AtprotoSettings, dids: Iterable[str]) -> None:
+    if excluded := Filter(settings.filter).excludes.intersection(dids):
+        raise OperatorError(f"{min(excluded)} is excluded in [atproto.filter]; take it out there first")
+
+
+def _check_mode(store: AtprotoStore, settings: AtprotoSettings) -> None:
+    """Refuse to mix: events without records, and records, cannot be told apart in one database."""
+    mode = "ephemeral" if settings.ephemeral else "whole"
+    before = store.fact("mode")
+    if before and before != mode:
+        raise OperatorError(f"this database is {before}; give {mode} repositories a state folder of their own")
+    if not before:
+        with store.transaction():
+            store.remember("mode", mode)

@@ -1,0 +1,1 @@
+"""Reading repositories of the AT Protocol: CAR files, commits, trees, keys, identifiers. Nothing here fetches."""

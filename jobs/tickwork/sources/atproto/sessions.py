@@ -1,0 +1,138 @@
+"""What the commands share: the settings of this source, its store, and the sessions with the network."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.stop import Stop
+from tickwork.deployment import Deployment
+from tickwork.sources.atproto.settings import AtprotoSettings
+from tickwork.sources.atproto.store import AtprotoStore
+from tickwork.upstream.policy import Policy
+
+if TYPE_CHECKING:
+    from tickwork.sources.atproto.xrpc_client import XrpcClient
+    from tickwork.upstream.http.session import Upstream
+
+_NAMED_FOR_URLS = ("plc", "relays", "hosts")
+_AT_LEAST_ONE = ("plc_concurrency", "host_concurrency", "max_bytes", "max_attempts", "high_water")
+
+
+def settings_of(deployment: Deployment, **given: object) -> AtprotoSettings:
+    """The settings, with what a command's options say instead (None says nothing). Raises OperatorError."""
+    settings = deployment.settings.section("atproto", AtprotoSettings)
+    said = {name: value for name, value in given.items() if value is not None}
+    settings = msgspec.structs.replace(settings, **said)
+    for name, value in msgspec.structs.asdict(settings).items():
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise OperatorError(f"[atproto] {name} must be 0 or more: {value}")
+        if name in _AT_LEAST_ONE and value < 1:
+            raise OperatorError(f"[atproto] {name} must be 1 or more: {value}")
+    if not settings.plc:
+        raise OperatorError("[atproto] plc names no directory")
+    for name in _NAMED_FOR_URLS:
+        for url in getattr(settings, name):
+            if not _is_address(url):
+                raise OperatorError(f"[atproto] {name}: {url!r} is no address such as https://example.org")
+    return settings
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half an address of version 6
+        return False
+
+
+@contextmanager
+def writing(deployment: Deployment) -> Iterator[AtprotoStore]:
+    """The store, made where there is none."""
+    with AtprotoStore.open(deployment.paths.database("atproto")) as store:
+        yield store
+
+
+@contextmanager
+def reading(deployment: Deployment) -> Iterator[AtprotoStore]:
+    """The store, to be looked at. Raises OperatorError where there is none yet, or it cannot be read."""
+    path = deployment.paths.database("atproto")
+    if not path.exists():
+        raise OperatorError("nothing is stored yet; begin with: tickwork atproto add DID, or tickwork atproto discover")
+    try:
+        with AtprotoStore.open(path, read_only=True) as store:
+            yield store
+    except sqlite3.DatabaseError as error:
+        raise OperatorError(f"cannot read {path}: {error}. Restore it from a copy") from error
+
+
+class Sessions:
+    """The sessions with directories, servers and relays; they close with the block.
+
+    `stop` ends whatever they are doing.
+    """
+
+    def __init__(self, deployment: Deployment, settings: AtprotoSettings, stop: Stop) -> None:
+        self._deployment = deployment
+        self._settings = settings
+        self._stop = stop
+        self._open = ExitStack()
+        self._networks: dict[tuple[tuple[str, ...], tuple[str, ...]], XrpcClient] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def lists(self, private: Sequence[str]) -> Upstream:
+        """For the lists of relays and servers."""
+        settings = self._settings
+        policy = self._policy(interval=settings.list_rate, concurrency=1)
+        return self._session("atproto lists", policy, (*settings.relays, *settings.hosts), private)
+
+    def network(self, directories: Sequence[str], private: Sequence[str]) -> XrpcClient:
+        """For one account: its own directories where it has some, and the networks that may be called for it."""
+        from tickwork.sources.atproto.xrpc_client import XrpcClient
+
+        settings = self._settings
+        urls, allowed = tuple(directories or settings.plc), tuple(private)
+        if (urls, allowed) not in self._networks:
+            plc = self._policy(interval=settings.plc_rate, concurrency=settings.plc_concurrency)
+            pds = self._policy(interval=settings.host_rate, concurrency=settings.host_concurrency)
+            self._networks[urls, allowed] = XrpcClient(
+                self._session("atproto directory", plc, urls, allowed),
+                self._session("atproto", pds, (), allowed),
+                urls,
+                private=bool(allowed or self._deployment.allow_private),
+            )
+        return self._networks[urls, allowed]
+
+    def _policy(self, *, interval: float, concurrency: int) -> Policy:
+        settings = self._settings
+        try:
+            return Policy(
+                interval=interval,
+                concurrency=concurrency,
+                connect_seconds=settings.connect_seconds,
+                read_seconds=settings.read_seconds,
+                total_seconds=settings.total_seconds,
+                max_bytes=settings.max_bytes,
+                retries=1,
+            )
+        except ValueError as error:
+            raise OperatorError(f"[atproto] {error}") from error
+
+    def _session(self, name: str, policy: Policy, urls: Sequence[str], private: Sequence[str]) -> Upstream:
+        # An operator's own addresses may have any port, unlike those out of documents.
+        ports = {port for url in urls if (port := urlsplit(url).port)}
+        return self._open.enter_context(
+            self._deployment.upstream(name, policy, self._stop, private=private, ports=ports)
+        )

@@ -1,0 +1,1 @@
+"""HTTP towards remote services. Import from the submodules: a look at the URL guard loads no HTTP library."""

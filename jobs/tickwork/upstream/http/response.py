@@ -1,0 +1,69 @@
+"""What a request can come to: an answer, or one of the ways in which there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tickwork.contract.outcomes import Transient
+
+_EXCERPT_CHARACTERS = 160
+
+
+class ServerFault(Transient):
+    """A 5xx other than 503: the server is at fault, and may have recovered by the next tick."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Forbidden(Exception):  # noqa: N818 - the server's own word
+    """A 403, or with `challenge` a page that wants to see a human: only a human can mend it."""
+
+    def __init__(self, message: str, status: int, *, challenge: bool) -> None:
+        super().__init__(message)
+        self.status = status
+        self.challenge = challenge
+
+
+class UnexpectedStatus(Exception):  # noqa: N818 - names what came
+    """An answer whose status the caller did not allow, or a redirect that leads nowhere."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A complete answer: `content` is the decoded body, empty when it was written to `path`.
+
+    `url` is the last one after redirects, `headers` take names in any case, `elapsed` is in seconds and without the
+    wait for the slot, `bytes` is the body's size as sent.
+    """
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    path: Path | None
+    elapsed: float
+    bytes: int
+
+
+def readable(excerpt: bytes) -> str:
+    """An excerpt of foreign text that can stand in a log line."""
+    text = excerpt[: 4 * _EXCERPT_CHARACTERS].decode("utf-8", errors="replace")
+    text = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return text[:_EXCERPT_CHARACTERS] or "(no text)"
+
+
+def root_cause(error: BaseException) -> str:
+    """What went wrong at the bottom of the library's nested exceptions, whose own messages show the whole URL."""
+    while True:
+        inner = [part for part in (getattr(error, "reason", None), *error.args) if isinstance(part, BaseException)]
+        if not inner:
+            return f"{type(error).__name__}: {readable(str(error).encode())}"
+        error = inner[0]
