@@ -30,8 +30,8 @@ FIRST, LAST = "2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
 
 @contextmanager
 def _client(url: str, folder: Path) -> Iterator[tuple[OaiClient, DoabSettings]]:
-    settings = DoabSettings(base_url=url, rate=0, window_items=10**9)
-    policy = Policy(interval=0)
+    settings = DoabSettings(base_url=url, interval_seconds=0, window_items=10**9)
+    policy = Policy(interval_seconds=0)
     guard = Guard([ipaddress.ip_network("127.0.0.0/8")])
     with (
         Slots(folder / "slots.db") as slots,

@@ -215,7 +215,7 @@ def tour(fake: Server, data: Path | None) -> None:
     """The tour over the fake server."""
     say("Deploying into .demo with the real roles (playbooks/site.yml, inventory/demo)")
     deploy(
-        {"base_url": fake.base_url, "rate": 0.01, "jitter": 0.0, "window_days": window_days(data)},
+        {"base_url": fake.base_url, "interval_seconds": 0.01, "jitter": 0.0, "window_days": window_days(data)},
         jobs(),
     )
     say("The nightly harvest: what changed lately, page by page")
@@ -278,7 +278,7 @@ def live() -> None:
         [
             {
                 "name": "doab-harvest",
-                "command": "doab harvest --max 200 --seconds 60",
+                "command": "doab harvest --limit 200 --seconds 60",
                 "locks": ["doab-oai"],
                 "schedule": "30 4 * * *",
                 "armed": True,

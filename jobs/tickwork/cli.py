@@ -25,13 +25,11 @@ SOURCES = ("doab", "atproto")
 """The sources, in the order of `--help`. Adding one is its folder, its role and its name here."""
 
 COMMANDS = {
-    "embed": ("tickwork.vectors.commands:app", "Give the texts of a corpus vectors, in a bounded pass."),
+    "embed": ("tickwork.vectors.commands:app", "Compute vectors for the texts of a corpus, in a bounded pass."),
     "publish": ("tickwork.publish.commands:app", "Publish a corpus: a generation that can be searched."),
-    "index": ("tickwork.publish.commands:app", "Make the index of what is published anew."),
-    "similar": ("tickwork.publish.commands:app", "Make the similar items of what is published anew."),
-    "generations": ("tickwork.publish.commands:app", "List, verify, roll back or prune what is published."),
+    "generations": ("tickwork.publish.commands:generations", "List, verify, roll back or prune what is published."),
     "search": ("tickwork.search.commands:app", "Search what is published, by words, by meaning, or both."),
-    "similar-to": ("tickwork.search.commands:app", "Show the items most similar to one."),
+    "similar": ("tickwork.search.commands:app", "Show the items most similar to one."),
     "serve": ("tickwork.serve.commands:app", "Serve what is published: pages, a JSON API, and Datasette."),
 }
 """What works on any corpus: where each command is declared, and its summary."""
@@ -67,7 +65,8 @@ class Group(TyperGroup):
         # A group also where there is only one command, and without typer's options to install a completion, which would
         # be written for `tickwork SOURCE` and not work.
         if name in COMMANDS:
-            return name, typer.main.get_group(load(COMMANDS[name][0])).commands[name], args[1:]
+            group = typer.main.get_group(load(COMMANDS[name][0]))
+            return name, group.commands.get(name, group), args[1:]
         if name in SOURCES:
             chosen = source(name)
             return name, typer.main.get_group(load(chosen.commands, chosen.extras)), args[1:]

@@ -214,7 +214,7 @@ set -euo pipefail
 cd inventory/production
 sed -i '/books2/,$d' hosts.yml
 cat >>group_vars/tickwork/main.yml <<YAML
-doab_settings: {base_url: "$(sed -n 's/^base_url = "\(.*\)"/\1/p' /root/tickwork.toml)", rate: 0.01}
+doab_settings: {base_url: "$(sed -n 's/^base_url = "\(.*\)"/\1/p' /root/tickwork.toml)", interval_seconds: 0.01}
 tickwork_allow_private: [127.0.0.0/8]
 tickwork_overrides: {doab-embed: {scheduler: systemd}, doab-publish: {scheduler: systemd}}
 tickwork_services: [search]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
 
 from tickwork.contract import settings as module
 from tickwork.contract.outcomes import OperatorError
-from tickwork.contract.settings import Settings, load
+from tickwork.contract.settings import Seconds, Settings, load, override
 
 
 class Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    rate: float = 3.0
+    RENAMED: ClassVar[dict[str, str]] = {"rate": "interval_seconds"}
+    interval_seconds: Seconds = 3.0
     name: str = "x"
 
 
@@ -70,12 +72,35 @@ def test_a_wrong_key_or_type_names_the_file_and_the_key(tmp_path: Path, text: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "key"), [("rate = 'fast'", "rate"), ("raet = 1", "raet")])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("interval_seconds = 'fast'", "interval_seconds"),
+        ("raet = 1", "raet"),
+        ("interval_seconds = inf", "interval_seconds"),
+    ],
+)
 def test_a_wrong_key_of_a_source_names_the_table_too(tmp_path: Path, text: str, key: str) -> None:
     path = written(tmp_path, f"[doab]\n{text}")
     with pytest.raises(OperatorError) as caught:
         load(path, ("doab",)).section("doab", Section)
     assert all(word in str(caught.value) for word in (str(path), "[doab]", key))
+
+
+def test_a_key_of_before_is_an_error_that_names_the_new_one(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=r"\[doab\] of .*: `rate` is now called `interval_seconds`"):
+        load(written(tmp_path, "[doab]\nrate = 1\n"), ("doab",)).section("doab", Section)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_an_option_is_checked_like_the_file(value: float) -> None:
+    with pytest.raises(OperatorError, match=r"\[doab\]: `interval_seconds`: expected `float`"):
+        override(Section(), "doab", interval_seconds=value)
+
+
+def test_an_option_that_is_not_given_changes_nothing() -> None:
+    assert override(Section(name="y"), "doab", interval_seconds=None) == Section(name="y")
+    assert override(Section(name="y"), "doab", interval_seconds=1.5) == Section(name="y", interval_seconds=1.5)
 
 
 def test_a_source_without_a_table_has_its_defaults(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_harvest_of_a_hundred_and_twenty_thousand_records_is_whole_and_stays_s
     books, clock = generated_books(RECORDS), Clock()
     with FakeOai(books, page_size=500, clock=clock) as oai:
         tickwork = [sys.executable, "-m", "tickwork", "--state", str(tmp_path), "--allow-private", "127.0.0.0/8"]
-        bounds = ["--from", "2000-01-01", "--rate", "0", "--max", "100000", "--seconds", "3600"]
+        bounds = ["--from", "2000-01-01", "--interval-seconds", "0", "--limit", "100000", "--seconds", "3600"]
         harvest = [*tickwork, "doab", "harvest", "--base-url", oai.base_url, *bounds]
         codes = []
         while not codes or codes[-1] == 3:

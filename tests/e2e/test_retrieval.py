@@ -34,7 +34,7 @@ contact = "{contact}"
 allow_private = ["127.0.0.0/8"]
 [doab]
 base_url = "{url}"
-rate = 0.0
+interval_seconds = 0.0
 jitter = 0.0
 """
 
@@ -118,10 +118,10 @@ def published(home: Path, *, titles: bool) -> Iterator[Service]:
     home.mkdir()
     with FakeOai(books, page_size=500) as oai:
         (home / "tickwork.toml").write_text(SETTINGS.format(contact=CONTACT, url=oai.base_url))
-        service.run("doab", "harvest", "--from", "2000-01-01", "--max", "1000000")
+        service.run("doab", "harvest", "--from", "2000-01-01", "--limit", "1000000")
     service.run("embed", "doab")
     service.run("publish", "doab")
-    (generation,) = json.loads(service.run("generations", "doab", "--json", "--verify"))
+    (generation,) = json.loads(service.run("generations", "verify", "doab", "--json"))
     assert (generation["total"], generation["vectors"]) == (PAPERS + 95, PAPERS + 95)
     yield service
 
@@ -154,7 +154,7 @@ def test_a_real_book_is_found_among_the_papers_and_so_are_those_like_it(whole: S
     books = [book for book in books_from_page(real_data() / "doab-check_test.xml") if not book.deleted]
     found = 0
     for book in books[:10]:
-        (hits,) = map(json.loads, whole.run("similar-to", "doab", book.identifier, "--json").splitlines())
+        (hits,) = map(json.loads, whole.run("similar", "doab", book.identifier, "--json").splitlines())
         assert len(hits) == 10
         assert book.identifier not in {hit["identifier"] for hit in hits}
         found += sum(int(hit["identifier"].rpartition("/")[2]) < FIRST_HANDLE for hit in hits[:TOP])

@@ -56,7 +56,7 @@ def test_the_real_books_harvested_over_faults_equal_the_uninterrupted_result(tmp
     with FakeOai(books, clock=Clock(), faults=FAULTS) as oai:
         site = Site(tmp_path / "faults", oai)
         passes = 0
-        while (code := site.run("harvest", "--from", "2000-01-01", "--max", "4000").code) != DRAINED:
+        while (code := site.run("harvest", "--from", "2000-01-01", "--limit", "4000").code) != DRAINED:
             passes += 1
             assert passes < 80
             if code == 4:

@@ -117,7 +117,7 @@ def test_a_stop_during_a_slow_answer_is_obeyed_within_a_second(
 
 @pytest.mark.slow
 def test_a_stop_during_the_silence_between_two_requests_is_obeyed_within_a_second(oai: FakeOai, tmp_path: Path) -> None:
-    site = Site(tmp_path, oai, rate=30.0)
+    site = Site(tmp_path, oai, interval_seconds=30.0)
     with DoabNursery() as nursery:
         pid = nursery.start(site.command(*HARVEST_ALL))
         poll(lambda: oai.history and oai.history[0].ended)
@@ -152,7 +152,7 @@ def test_an_answer_that_does_not_end_in_time_is_a_fault_and_never_an_empty_list(
 def test_the_rate_is_kept_between_the_end_of_a_request_and_the_next(oai: FakeOai, tmp_path: Path) -> None:
     ids = tmp_path / "ids"
     ids.write_text("".join(f"{identifier}\n" for identifier in ACTIVE[:15]))
-    site = Site(tmp_path, oai, rate=0.2)
+    site = Site(tmp_path, oai, interval_seconds=0.2)
     oai.fault("slow", seconds=0.1, every=4, count=None)
     for limit in (5, 4, 6):  # also from one pass to the next
         site.run("backfill", "--ids-file", str(ids), "--limit", str(limit))

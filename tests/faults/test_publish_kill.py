@@ -56,7 +56,11 @@ def whole(shelf: Shelf) -> Generation | None:
 
 @pytest.mark.parametrize(
     ("made", "command"),
-    [(first, ("publish", "doab")), (increment, ("publish", "doab")), (increment, ("index", "doab", "--nlist", "6"))],
+    [
+        (first, ("publish", "doab")),
+        (increment, ("publish", "doab")),
+        (increment, ("publish", "doab", "--only", "index", "--nlist", "6")),
+    ],
     ids=["first", "increment", "index"],
 )
 def test_a_campaign_that_dies_before_anything_it_does_to_a_file_ends_as_if_it_had_not(

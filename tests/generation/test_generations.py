@@ -40,12 +40,12 @@ def test_generations_are_listed_oldest_first_and_the_current_one_is_marked(shelf
 
 
 def test_nothing_published_is_no_fault(tmp_path: Path) -> None:
-    said = Shelf(tmp_path).run("generations", "doab", "--verify")
+    said = Shelf(tmp_path).run("generations", "verify", "doab")
     assert (said.code, said.out) == (DRAINED, "nothing of doab is published yet\n")
 
 
 def test_verifying_whole_generations_says_so(shelf: Shelf) -> None:
-    said = shelf.run("generations", "doab", "--verify")
+    said = shelf.run("generations", "verify", "doab")
     assert said.code == DRAINED
     assert said.out.count("verified") == 2
 
@@ -78,14 +78,14 @@ def test_a_damaged_file_is_named_and_its_generation_is_never_switched_to(
 ) -> None:
     older, newer = shelf.generations.names()
     damage(shelf.generations.folder / older / file)
-    said = shelf.run("generations", "doab", "--verify")
+    said = shelf.run("generations", "verify", "doab")
     if (file, damage) == ("meta.json", missing):  # it is no generation any more
         assert older not in said.out
     else:
         assert said.code == FAILED
         assert file in next(line for line in said.out.splitlines() if older in line)
     for name in (older, "previous"):
-        refused = shelf.run("generations", "doab", "--roll-back", name)
+        refused = shelf.run("generations", "roll-back", "doab", name)
         assert refused.code == 2
         assert len(refused.err.splitlines()) == 1
     assert shelf.current().name == newer
@@ -122,11 +122,11 @@ def test_a_wrong_watermark_in_a_damaged_description_skips_no_change(shelf: Shelf
     agrees(shelf, shelf.publish())
 
 
-@pytest.mark.parametrize("command", ["index", "similar"])
-def test_a_damaged_file_is_not_shared_with_a_new_generation(shelf: Shelf, command: str) -> None:
+@pytest.mark.parametrize("only", ["index", "similar"])
+def test_a_damaged_file_is_not_shared_with_a_new_generation(shelf: Shelf, only: str) -> None:
     current = shelf.current()
     flipped(current.folder / "vectors.npy")
-    said = shelf.run(command, "doab")
+    said = shelf.run("publish", "doab", "--only", only)
     assert said.code == FAILED
     assert "vectors.npy is not what was written" in shelf.reason()
     assert shelf.generations.current_name() == current.name
@@ -136,12 +136,12 @@ def test_a_damaged_file_is_not_shared_with_a_new_generation(shelf: Shelf, comman
 
 def test_a_damaged_index_is_mended_by_making_the_index_anew(shelf: Shelf) -> None:
     flipped(shelf.current().folder / "index.faiss")
-    agrees(shelf, shelf.publish(command="index"))
+    agrees(shelf, shelf.publish(only="index"))
 
 
 def test_damaged_lists_are_mended_by_finding_them_anew(shelf: Shelf) -> None:
     flipped(shelf.current().folder / "similar.db")
-    fresh = shelf.publish(command="similar")
+    fresh = shelf.publish(only="similar")
     assert lists(fresh) == brute_force(Matrix.load(fresh.folder), 4)
 
 
@@ -179,16 +179,16 @@ def test_pruning_by_hand_keeps_the_current_one_even_if_it_is_the_oldest(shelf: S
     shelf.publish("--full")
     oldest, second, newest = shelf.generations.names()
     shelf.generations.switch(oldest)
-    said = shelf.run("generations", "doab", "--prune", "2")
+    said = shelf.run("generations", "prune", "doab", "--keep", "2")
     assert said.out.splitlines()[0] == f"removed {second}"
     assert shelf.generations.names() == [oldest, newest]
-    shelf.run("generations", "doab", "--prune", "1")
+    shelf.run("generations", "prune", "doab", "--keep", "1")
     assert shelf.generations.names() == [oldest]
 
 
 def test_after_a_roll_back_the_one_rolled_back_to_is_kept_before_the_one_taken_back(shelf: Shelf) -> None:
     older, taken_back = shelf.generations.names()
-    shelf.run("generations", "doab", "--roll-back", "previous")
+    shelf.run("generations", "roll-back", "doab", "previous")
     shelf.run("rearm", "doab-publish", "--why", "mended")
     fresh = shelf.publish()
     assert shelf.generations.names() == [older, fresh.name]
@@ -208,7 +208,7 @@ def test_pruning_by_hand_touches_neither_what_is_being_built_nor_what_is_about_t
 
     while not (shelf.generations.building / "similar.db").exists():
         shelf.run("publish", "doab", "--seconds", "0")
-    assert shelf.run("generations", "doab", "--prune", "1").code == DRAINED
+    assert shelf.run("generations", "prune", "doab", "--keep", "1").code == DRAINED
     with monkeypatch.context() as patch:
         patch.setattr(Generations, "switch", meanwhile)
         agrees(shelf, shelf.publish())

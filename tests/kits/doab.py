@@ -31,7 +31,7 @@ from tickwork.cli import main
 
 CONTACT = "https://example.org/contact"
 DRAINED, MORE, HALTED = 0, 3, 4
-HARVEST_ALL = ("harvest", "--from", "2000-01-01", "--max", "1000000")
+HARVEST_ALL = ("harvest", "--from", "2000-01-01", "--limit", "1000000")
 # What a record is about; the other columns tell when this machine heard of it.
 _OUR_OWN = {"id", "first_seen", "last_changed"}
 Row = dict[str, Any]
@@ -80,7 +80,12 @@ class Site:
         self.state = home / "state"
         self.config = home / "tickwork.toml"
         home.mkdir(parents=True, exist_ok=True)
-        self.doab: dict[str, Any] = {"base_url": oai.base_url, "rate": 0.0, "jitter": 0.0, "snapshot_days": 100000}
+        self.doab: dict[str, Any] = {
+            "base_url": oai.base_url,
+            "interval_seconds": 0.0,
+            "jitter": 0.0,
+            "snapshot_days": 100000,
+        }
         self.set(**doab)
 
     def set(self, **doab: Any) -> None:

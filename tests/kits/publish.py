@@ -204,9 +204,9 @@ class Shelf:
             text=True,
         )
 
-    def publish(self, *options: str, command: str = "publish") -> Generation:
+    def publish(self, *options: str, only: str = "") -> Generation:
         """Publish, which must succeed; gives what is current then."""
-        said = self.run(command, "doab", *options)
+        said = self.run("publish", "doab", *(("--only", only) if only else ()), *options)
         assert said.code == DRAINED, said
         return self.current()
 

@@ -29,9 +29,9 @@ from tickwork.cli import main
 # No pauses: the fake judges what matters, and its servers are on this machine.
 QUICK = """
 [atproto]
-plc_rate = 0
-host_rate = 0
-list_rate = 0
+plc_interval_seconds = 0
+host_interval_seconds = 0
+list_interval_seconds = 0
 retry_seconds = 0.05
 retry_cap_seconds = 0.2
 list_again_seconds = 0

@@ -50,7 +50,7 @@ class Host:
         self.config.write_text(
             f'state = "{self.state}"\n{folders}\nallow_private = ["127.0.0.0/8"]\n'
             f'contact = "https://example.org/contact"\n'
-            f'[doab]\nbase_url = "{self._oai.base_url}"\nrate = 0.0\njitter = 0.0\n{jobs}'
+            f'[doab]\nbase_url = "{self._oai.base_url}"\ninterval_seconds = 0.0\njitter = 0.0\n{jobs}'
         )
 
     def run(self, *arguments: str) -> Done:

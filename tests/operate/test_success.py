@@ -50,7 +50,7 @@ def age(site: Site) -> None:
     ("kind", "verb"), [("429", "Identify"), ("503", "ListRecords"), ("500", "Identify"), ("html", "ListRecords")]
 )
 def test_a_pass_that_was_held_or_met_a_fault_is_no_success(site: Site, oai: FakeOai, kind: str, verb: str) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "20").code == MORE
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "20").code == MORE
     age(site)
     before = metric(site)
     assert before
@@ -80,13 +80,13 @@ def test_records_that_are_all_put_off_are_no_success(site: Site, oai: FakeOai, t
 
 @pytest.mark.parametrize("then", ["a bound", "a fault", "the end"])
 def test_a_pass_with_progress_is_a_success_however_it_ended(site: Site, oai: FakeOai, then: str) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "20").code == MORE
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "20").code == MORE
     age(site)
     before = metric(site)
     assert before
     if then == "a fault":
         oai.fault("500", verb="ListRecords", nth=2, count=None)
-    bound = ("--max", "20") if then == "a bound" else ()
+    bound = ("--limit", "20") if then == "a bound" else ()
     assert site.run("harvest", "--from", "2000-01-01", *bound).code == (DRAINED if then == "the end" else MORE)
     assert (last_success(site) or "") > LONG_AGO
     assert (metric(site) or 0) > before

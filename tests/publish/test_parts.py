@@ -30,7 +30,7 @@ def same_files(shelf: Shelf, one: str, other: str) -> set[str]:
 def test_the_index_alone_is_made_anew_and_all_else_is_shared(shelf: Shelf) -> None:
     shelf.set(top_k=9)  # what is published keeps the lists it has
     before = shelf.current()
-    fresh = shelf.publish("--factory", "IVF6,Flat", "--nprobe", "3", command="index")
+    fresh = shelf.publish("--factory", "IVF6,Flat", "--nprobe", "3", only="index")
     assert same_files(shelf, before.name, fresh.name) == {"doab.db", "ids.npy", "similar.db", "vectors.npy"}
     meta = fresh.meta.index
     assert (meta.factory, meta.nlist, meta.nprobe, meta.index_type) == ("IVF6,Flat", 6, 3, "IndexIVFFlat")
@@ -42,7 +42,7 @@ def test_a_number_of_lists_is_an_inverted_file_of_so_many(tmp_path: Path) -> Non
     shelf = Shelf(tmp_path)
     shelf.add(some(60))
     assert shelf.publish().meta.index.factory == "Flat"
-    fresh = shelf.publish("--nlist", "5", command="index")
+    fresh = shelf.publish("--nlist", "5", only="index")
     assert (fresh.meta.index.factory, fresh.meta.index.nlist) == ("IVF5,SQfp16", 5)
     agrees(shelf, fresh)
 
@@ -50,7 +50,7 @@ def test_a_number_of_lists_is_an_inverted_file_of_so_many(tmp_path: Path) -> Non
 @pytest.mark.parametrize("options", [(), ("--full",)])
 def test_the_lists_alone_are_made_longer_and_all_else_is_shared(shelf: Shelf, options: tuple[str, ...]) -> None:
     before = shelf.current()
-    fresh = shelf.publish("--top-k", "7", *options, command="similar")
+    fresh = shelf.publish("--top-k", "7", *options, only="similar")
     assert same_files(shelf, before.name, fresh.name) == {"doab.db", "ids.npy", "index.faiss", "vectors.npy"}
     assert fresh.meta.top_k == 7
     assert fresh.meta.index == before.meta.index
@@ -58,16 +58,16 @@ def test_the_lists_alone_are_made_longer_and_all_else_is_shared(shelf: Shelf, op
 
 
 def test_the_index_alone_keeps_lists_of_a_length_of_their_own(shelf: Shelf) -> None:
-    shelf.publish("--top-k", "7", command="similar")
-    assert shelf.publish(command="index").meta.top_k == 7
+    shelf.publish("--top-k", "7", only="similar")
+    assert shelf.publish(only="index").meta.top_k == 7
 
 
-@pytest.mark.parametrize("command", ["index", "similar"])
-def test_a_part_can_be_made_in_passes_of_one_unit(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+@pytest.mark.parametrize("only", ["index", "similar"])
+def test_a_part_can_be_made_in_passes_of_one_unit(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, only: str) -> None:
     small_units(monkeypatch)
     codes = []
     while shelf.generations.building.exists() or not codes:
-        codes.append(shelf.run(command, "doab", "--seconds", "0").code)
+        codes.append(shelf.run("publish", "doab", "--only", only, "--seconds", "0").code)
         assert len(codes) < 50
     assert set(codes[:-1]) == {MORE}
     assert len(codes) > 3
@@ -75,19 +75,19 @@ def test_a_part_can_be_made_in_passes_of_one_unit(shelf: Shelf, monkeypatch: pyt
     assert not shelf.leftovers()
 
 
-@pytest.mark.parametrize("command", ["index", "similar"])
-def test_a_part_of_nothing_is_a_clear_error_and_in_nobodys_way(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("only", ["index", "similar"])
+def test_a_part_of_nothing_is_a_clear_error_and_in_nobodys_way(tmp_path: Path, only: str) -> None:
     shelf = Shelf(tmp_path)
     shelf.add(some(20))
-    assert shelf.run(command, "doab").code == FAILED
+    assert shelf.run("publish", "doab", "--only", only).code == FAILED
     assert "nothing of doab is published yet" in shelf.reason()
     agrees(shelf, shelf.publish())
 
 
-@pytest.mark.parametrize("command", ["index", "similar"])
-def test_a_part_under_way_is_finished_by_the_next_publication(shelf: Shelf, command: str) -> None:
+@pytest.mark.parametrize("only", ["index", "similar"])
+def test_a_part_under_way_is_finished_by_the_next_publication(shelf: Shelf, only: str) -> None:
     changed(shelf)
-    assert shelf.run(command, "doab", "--seconds", "0").code == MORE
+    assert shelf.run("publish", "doab", "--only", only, "--seconds", "0").code == MORE
     shelf.set(keep_generations=5)
     agrees(shelf, shelf.publish())
     assert len(shelf.generations.names()) == 3
@@ -96,7 +96,7 @@ def test_a_part_under_way_is_finished_by_the_next_publication(shelf: Shelf, comm
 def test_a_part_is_not_begun_while_a_publication_is_under_way(shelf: Shelf) -> None:
     changed(shelf)
     shelf.run("publish", "doab", "--seconds", "0")
-    assert shelf.run("index", "doab").code == FAILED
+    assert shelf.run("publish", "doab", "--only", "index").code == FAILED
     assert "a campaign to publish doab is under way; finish it first: tickwork publish doab" in shelf.reason()
     agrees(shelf, shelf.publish())
 
@@ -111,7 +111,7 @@ def test_a_part_is_not_begun_while_a_publication_is_under_way(shelf: Shelf) -> N
 )
 def test_an_index_that_cannot_be_made_is_a_clear_error_and_in_nobodys_way(shelf: Shelf, factory: str, why: str) -> None:
     before = shelf.current().name
-    said = shelf.run("index", "doab", "--factory", factory)
+    said = shelf.run("publish", "doab", "--only", "index", "--factory", factory)
     assert said.code == FAILED
     assert why in shelf.reason()
     assert "Traceback" not in said.err
@@ -142,15 +142,15 @@ def test_too_few_vectors_for_the_index_of_the_settings_are_published_with_a_flat
     agrees(shelf, shelf.current())
 
 
-@pytest.mark.parametrize("command", ["publish", "index", "similar"])
-def test_a_gpu_that_is_not_there_is_a_clear_error_and_changes_nothing(shelf: Shelf, command: str) -> None:
+@pytest.mark.parametrize("only", [(), ("--only", "index"), ("--only", "similar")])
+def test_a_gpu_that_is_not_there_is_a_clear_error_and_changes_nothing(shelf: Shelf, only: tuple[str, ...]) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     changed(shelf)
     before = shelf.current().name
-    assert shelf.run(command, "doab", "--gpu").code == FAILED
+    assert shelf.run("publish", "doab", *only, "--gpu").code == FAILED
     assert "--gpu: there is no GPU to use" in shelf.reason()
     assert shelf.generations.names() == [before]
     assert not shelf.leftovers()

@@ -36,7 +36,7 @@ def test_a_pointer_to_no_generation_is_an_error_and_publishing_mends_it(shelf: S
 def test_rolling_back_mends_a_pointer_to_nowhere(shelf: Shelf) -> None:
     older, newer = shelf.generations.names()
     shutil.rmtree(shelf.generations.folder / newer)
-    assert shelf.run("generations", "doab", "--roll-back", "previous").code == DRAINED
+    assert shelf.run("generations", "roll-back", "doab", "previous").code == DRAINED
     assert shelf.current().name == older
 
 
@@ -44,7 +44,7 @@ def test_rolling_back_mends_a_pointer_to_nowhere(shelf: Shelf) -> None:
 def test_only_a_generation_can_be_rolled_back_to(shelf: Shelf, name: str) -> None:
     before = shelf.current().name
     shutil.copytree(shelf.current().folder, shelf.generations.building)
-    said = shelf.run("generations", "doab", "--roll-back", name)
+    said = shelf.run("generations", "roll-back", "doab", name)
     assert said.code == 2
     assert "has no generation" in said.err
     assert shelf.current().name == before
@@ -59,7 +59,7 @@ def test_what_is_not_ours_in_the_folder_stays(shelf: Shelf) -> None:
     (shelf.generations.folder / "notes").mkdir()
     (shelf.generations.folder / "notes" / "why").write_text("an operator's")
     shelf.publish("--full")
-    shelf.run("generations", "doab", "--prune", "1")
+    shelf.run("generations", "prune", "doab", "--keep", "1")
     assert (shelf.generations.folder / "notes" / "why").exists()
 
 
@@ -84,7 +84,7 @@ def test_the_pointer_is_replaced_and_never_removed(shelf: Shelf, monkeypatch: py
 def test_rolling_back_makes_the_one_before_current_and_halts_the_job(shelf: Shelf) -> None:
     older, newer = shelf.generations.names()
     assert by_words(shelf.current(), "b2v1") == [2]
-    said = shelf.run("generations", "doab", "--roll-back", "previous")
+    said = shelf.run("generations", "roll-back", "doab", "previous")
     assert said.code == DRAINED
     assert shelf.current().name == older
     assert by_words(shelf.current(), "b2v0") == [2]
@@ -97,19 +97,19 @@ def test_rolling_back_makes_the_one_before_current_and_halts_the_job(shelf: Shel
 
 def test_one_can_roll_forward_again_by_name(shelf: Shelf) -> None:
     older, newer = shelf.generations.names()
-    shelf.run("generations", "doab", "--roll-back", older)
-    assert shelf.run("generations", "doab", "--roll-back", newer).code == DRAINED
+    shelf.run("generations", "roll-back", "doab", older)
+    assert shelf.run("generations", "roll-back", "doab", newer).code == DRAINED
     assert shelf.current().name == newer
 
 
 def test_the_current_generation_is_not_rolled_back_to(shelf: Shelf) -> None:
-    said = shelf.run("generations", "doab", "--roll-back", shelf.current().name)
+    said = shelf.run("generations", "roll-back", "doab", shelf.current().name)
     assert (said.code, shelf.halted()) == (2, "")
 
 
 def test_there_is_nothing_before_the_first(shelf: Shelf) -> None:
-    shelf.run("generations", "doab", "--prune", "1")
-    said = shelf.run("generations", "doab", "--roll-back", "previous")
+    shelf.run("generations", "prune", "doab", "--keep", "1")
+    said = shelf.run("generations", "roll-back", "doab", "previous")
     assert said.code == 2
     assert "no generation before" in said.err
     assert not shelf.halted()
@@ -123,12 +123,12 @@ def test_a_kill_between_the_halt_and_the_switch_of_a_roll_back_publishes_nothing
 
     with monkeypatch.context() as patch:
         patch.setattr(Generations, "switch", killed)
-        shelf.run("generations", "doab", "--roll-back", "previous")
+        shelf.run("generations", "roll-back", "doab", "previous")
     shelf.change({3: None})
     newer = shelf.generations.current_name()
     assert shelf.run("publish", "doab").code == HALTED
     assert shelf.current().name == newer
-    assert shelf.run("generations", "doab", "--roll-back", "previous").code == DRAINED
+    assert shelf.run("generations", "roll-back", "doab", "previous").code == DRAINED
 
 
 def test_a_campaign_under_way_does_not_undo_a_roll_back(shelf: Shelf) -> None:
@@ -136,7 +136,7 @@ def test_a_campaign_under_way_does_not_undo_a_roll_back(shelf: Shelf) -> None:
     shelf.change({3: some(1, 6)[0]})
     while not (shelf.generations.building / "similar.db").exists():
         assert shelf.run("publish", "doab", "--seconds", "0").code == 3
-    shelf.run("generations", "doab", "--roll-back", "previous")
+    shelf.run("generations", "roll-back", "doab", "previous")
     shelf.run("rearm", "doab-publish", "--why", "mended")
     said = shelf.run("publish", "doab")
     assert said.code == DRAINED

@@ -1,4 +1,4 @@
-"""`tickwork search` and `tickwork similar-to`: what they print, and what they say when there is nothing to search."""
+"""`tickwork search` and `tickwork similar`: what they print, and what they say when there is nothing to search."""
 
 from __future__ import annotations
 
@@ -148,12 +148,12 @@ def test_a_filter_on_an_unknown_field_names_the_fields(ask: Ask) -> None:
 
 
 def test_similar_items_are_asked_for_by_id_or_identifier(ask: Ask) -> None:
-    said = ask("similar-to", "doab", "7", "--json", "--limit", "5")
+    said = ask("similar", "doab", "7", "--json", "--limit", "5")
     hits = said.json()
     assert [list(hit) for hit in hits] == [KEYS] * 5
     assert 7 not in {hit["id"] for hit in hits}
-    assert ask("similar-to", "doab", "oai:directory.doabooks.org:20.500.12854/7", "--json", "--limit", "5") == said
-    said = ask("similar-to", "doab", "4711")
+    assert ask("similar", "doab", "oai:directory.doabooks.org:20.500.12854/7", "--json", "--limit", "5") == said
+    said = ask("similar", "doab", "4711")
     assert said.code == 2
     assert said.err == "tickwork: doab has no item '4711'\n"
 
@@ -164,10 +164,10 @@ def test_search_without_meaning_loads_no_model(ask: Ask, made: Path, monkeypatch
 
     monkeypatch.setattr("tickwork.vectors.model.load_for", refuse)
     assert ask("search", "doab", "whaling", "--mode", "words").code == 0
-    assert ask("similar-to", "doab", "7").code == 0
+    assert ask("similar", "doab", "7").code == 0
 
 
-@pytest.mark.parametrize("command", [("search", "doab", "bees"), ("similar-to", "doab", "1")])
+@pytest.mark.parametrize("command", [("search", "doab", "bees"), ("similar", "doab", "1")])
 def test_before_anything_is_published_both_say_what_to_do(tickwork: Tickwork, command: tuple[str, ...]) -> None:
     said = tickwork(*command)
     assert said.code == 2
@@ -207,9 +207,9 @@ def test_a_damaged_file_is_named_with_the_way_back(ask: Ask, service: Path, name
     assert said.code == 2
     assert said.out == ""
     assert said.err.startswith(f"tickwork: cannot read {path}: ")
-    assert said.err.endswith("Roll back: tickwork generations doab --roll-back previous\n")
+    assert said.err.endswith("Roll back: tickwork generations roll-back doab\n")
     assert path.exists() == (harm != "missing"), "a search writes nothing"
-    assert ask("generations", "doab", "--roll-back", "previous").code == 0
+    assert ask("generations", "roll-back", "doab", "previous").code == 0
     assert ask("search", "doab", "beekeeping", *NEEDED_BY[name]).code == 0
 
 

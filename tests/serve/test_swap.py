@@ -83,7 +83,7 @@ def test_what_is_published_is_found_without_a_restart(service: Served, deploymen
 def test_a_roll_back_is_followed_as_well(service: Served, deployment: Deployment) -> None:
     before = deployment.current()
     service.shows(deployment.publish(titled(2, "Beehives")))
-    deployment.run("generations", "doab", "--roll-back", before.name)
+    deployment.run("generations", "roll-back", "doab", before.name)
     service.shows(before)
     assert found(service, "beehives") == []
 

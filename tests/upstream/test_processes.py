@@ -27,7 +27,7 @@ from tickwork.upstream.slots import Slots
 
 database, url, count, interval = sys.argv[1:]
 guard = Guard([ipaddress.ip_network("127.0.0.0/8")])
-policy = Policy(interval=float(interval))
+policy = Policy(interval_seconds=float(interval))
 with Slots(Path(database)) as slots:
     with Upstream("repo", slots=slots, guard=guard, stop=Stop(), contact="c", policy=policy) as upstream:
         print("ready", flush=True)

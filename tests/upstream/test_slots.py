@@ -59,16 +59,16 @@ def rows(slots: Slots, query: str) -> list[tuple[object, ...]]:
 
 
 def test_the_interval_begins_when_the_request_ends(slots: Slots, clock: Clock) -> None:
-    flight = take(slots, Policy(interval=2))
+    flight = take(slots, Policy(interval_seconds=2))
     clock.now += 5
     slots.settle(flight, bytes=10, status=200)
-    assert slots.claim(HOST, Policy(interval=2), 60) == 2
+    assert slots.claim(HOST, Policy(interval_seconds=2), 60) == 2
     clock.now += 2
-    take(slots, Policy(interval=2))
+    take(slots, Policy(interval_seconds=2))
 
 
 def test_with_concurrency_the_interval_is_between_starts(slots: Slots, clock: Clock) -> None:
-    policy = Policy(interval=2, concurrency=2)
+    policy = Policy(interval_seconds=2, concurrency=2)
     flight = take(slots, policy)
     assert slots.claim(HOST, policy, 60) == 2
     clock.now += 2
@@ -81,7 +81,7 @@ def test_with_concurrency_the_interval_is_between_starts(slots: Slots, clock: Cl
 
 
 def test_jitter_only_ever_slows(slots: Slots, clock: Clock) -> None:
-    policy = Policy(interval=1, jitter=3)
+    policy = Policy(interval_seconds=1, jitter_seconds=3)
     waits = set()
     for _ in range(30):
         slots.settle(take(slots, policy), bytes=0, status=200)
@@ -94,11 +94,11 @@ def test_jitter_only_ever_slows(slots: Slots, clock: Clock) -> None:
 
 
 def test_the_slower_of_two_policies_is_kept(slots: Slots, clock: Clock) -> None:
-    slots.settle(take(slots, Policy(interval=1)), bytes=0, status=200)
-    assert slots.claim(HOST, Policy(interval=10), 60) == 10
+    slots.settle(take(slots, Policy(interval_seconds=1)), bytes=0, status=200)
+    assert slots.claim(HOST, Policy(interval_seconds=10), 60) == 10
     clock.now += 10
-    slots.settle(take(slots, Policy(interval=10)), bytes=0, status=200)
-    assert slots.claim(HOST, Policy(interval=1), 60) == 10
+    slots.settle(take(slots, Policy(interval_seconds=10)), bytes=0, status=200)
+    assert slots.claim(HOST, Policy(interval_seconds=1), 60) == 10
 
 
 def test_hosts_do_not_wait_for_each_other(slots: Slots) -> None:
@@ -109,7 +109,7 @@ def test_hosts_do_not_wait_for_each_other(slots: Slots) -> None:
 def test_the_lease_of_a_dead_process_is_free_at_once(slots: Slots, clock: Clock) -> None:
     script = (
         "import sys, time; from pathlib import Path; from tickwork.upstream.slots import *;"
-        f"Slots(Path(sys.argv[1])).claim({HOST!r}, Policy(interval=0), 1e10);"
+        f"Slots(Path(sys.argv[1])).claim({HOST!r}, Policy(interval_seconds=0), 1e10);"
         "print('claimed', flush=True); time.sleep(60)"
     )
     clock.now = dt.datetime.now(dt.UTC).timestamp() + 1
@@ -117,10 +117,12 @@ def test_the_lease_of_a_dead_process_is_free_at_once(slots: Slots, clock: Clock)
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "claimed\n"
-        assert isinstance(slots.claim(HOST, Policy(interval=0), 60), float), "the lease of a living process was ignored"
+        assert isinstance(slots.claim(HOST, Policy(interval_seconds=0), 60), float), (
+            "the lease of a living process was ignored"
+        )
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        take(slots, Policy(interval=0))  # it is still a zombie here
+        take(slots, Policy(interval_seconds=0))  # it is still a zombie here
     finally:
         process.kill()
         process.communicate()
@@ -128,7 +130,7 @@ def test_the_lease_of_a_dead_process_is_free_at_once(slots: Slots, clock: Clock)
 
 @pytest.mark.parametrize("change", ["pid_started = pid_started - 1", "boot = 'another'", "pid = 4194305"])
 def test_a_pid_that_was_used_again_does_not_keep_a_lease(slots: Slots, change: str) -> None:
-    policy = Policy(interval=0)
+    policy = Policy(interval_seconds=0)
     take(slots, policy)
     assert isinstance(slots.claim(HOST, policy, 60), float)
     with sqlite3.connect(slots.path) as other:
@@ -137,7 +139,7 @@ def test_a_pid_that_was_used_again_does_not_keep_a_lease(slots: Slots, change: s
 
 
 def test_a_lease_ends_at_its_deadline_and_a_late_settle_ends_no_other(slots: Slots, clock: Clock) -> None:
-    policy = Policy(interval=0)
+    policy = Policy(interval_seconds=0)
     late = take(slots, policy)
     clock.now += 60
     take(slots, policy)
@@ -172,8 +174,8 @@ def test_a_hold_is_never_shortened(slots: Slots) -> None:
 
 
 def test_a_hold_is_never_longer_than_the_maximum(slots: Slots) -> None:
-    assert slots.hold(HOST, at(1e9), "for ever", max_hold=60).until == at(60)
-    flight = take(slots, Policy(max_hold=30), host="other.example")
+    assert slots.hold(HOST, at(1e9), "for ever", max_hold_seconds=60).until == at(60)
+    flight = take(slots, Policy(max_hold_seconds=30), host="other.example")
     held = slots.settle(flight, bytes=0, status=429, hold_until=at(1e9))
     assert held is not None
     assert held.until == at(30)
@@ -202,7 +204,7 @@ def test_a_told_time_is_no_strike(slots: Slots, clock: Clock) -> None:
 
 
 def test_a_clock_set_back_costs_one_interval(slots: Slots, clock: Clock) -> None:
-    policy = Policy(interval=10)
+    policy = Policy(interval_seconds=10)
     slots.settle(take(slots, policy), bytes=0, status=200)
     clock.now -= 86_400
     assert slots.claim(HOST, policy, 60) == 10
@@ -213,8 +215,8 @@ def test_a_clock_set_back_costs_one_interval(slots: Slots, clock: Clock) -> None
 
 
 def test_a_clock_set_back_leaves_a_hold_no_longer_than_the_maximum(slots: Slots, clock: Clock) -> None:
-    policy = Policy(max_hold=100)
-    slots.hold(HOST, at(90), "asked", max_hold=100)
+    policy = Policy(max_hold_seconds=100)
+    slots.hold(HOST, at(90), "asked", max_hold_seconds=100)
     clock.now -= 86_400
     with pytest.raises(Held) as held:
         slots.claim(HOST, policy, 60)

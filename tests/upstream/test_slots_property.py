@@ -42,7 +42,9 @@ class Manners(RuleBasedStateMachine):
 
     @rule(host=HOSTS, who=st.integers(0, 1), interval=st.sampled_from([0.0, 1.0, 30.0]), jitter=st.sampled_from([0, 2]))
     def claim(self, host: str, who: int, interval: float, jitter: float) -> None:
-        policy = Policy(interval=interval, jitter=jitter, concurrency=self.concurrency, max_hold=1000)
+        policy = Policy(
+            interval_seconds=interval, jitter_seconds=jitter, concurrency=self.concurrency, max_hold_seconds=1000
+        )
         try:
             slot = self.openings[who].claim(host, policy, LEASE)
         except Held as refusal:
@@ -81,7 +83,7 @@ class Manners(RuleBasedStateMachine):
     @rule(host=HOSTS, seconds=st.floats(0.001, 5000))
     def hold(self, host: str, seconds: float) -> None:
         until = dt.datetime.fromtimestamp(self.now + seconds, dt.UTC)
-        held = self.openings[1].hold(host, until, "asked", max_hold=1000)
+        held = self.openings[1].hold(host, until, "asked", max_hold_seconds=1000)
         self.note_hold(host, held.until.timestamp(), min(seconds, 1000))
 
     def note_hold(self, host: str, until: float, told: float | None) -> None:

@@ -18,18 +18,18 @@ from tickwork.vectors import device
     ("line", "key"),
     [
         ("modle = 'x'", "modle"),
-        ("max_tokens = 'many'", r"\$.max_tokens"),
-        ("max_tokens = 2", "max_tokens must be at least 3: 2"),
-        ("dtype = 'int8'", r"\$.dtype"),
-        ("device = 'tpu'", r"\$.device"),
-        ("threads = -1", "threads must be at least 0: -1"),
-        ("nlist = -1", "nlist must be at least 0: -1"),
-        ("batch_tokens = 0", "batch_tokens must be at least 1: 0"),
-        ("nprobe = 0", "nprobe must be at least 1"),
-        ("top_k = 0", "top_k must be at least 1"),
-        ("keep_generations = 0", "keep_generations must be at least 1"),
-        ("words_weight = 1.5", "words_weight must be between 0 and 1: 1.5"),
-        ("words_weight = nan", "words_weight must be between 0 and 1: nan"),
+        ("max_tokens = 'many'", "`max_tokens`"),
+        ("max_tokens = 2", "`max_tokens`: expected `int` >= 3"),
+        ("dtype = 'int8'", "`dtype`"),
+        ("device = 'tpu'", "`device`"),
+        ("threads = -1", "`threads`: expected `int` >= 0"),
+        ("nlist = -1", "`nlist`: expected `int` >= 0"),
+        ("batch_tokens = 0", "`batch_tokens`: expected `int` >= 1"),
+        ("nprobe = 0", "`nprobe`: expected `int` >= 1"),
+        ("top_k = 0", "`top_k`: expected `int` >= 1"),
+        ("keep_generations = 0", "`keep_generations`: expected `int` >= 1"),
+        ("words_weight = 1.5", "`words_weight`: expected `float`"),
+        ("words_weight = nan", "`words_weight`: expected `float`"),
     ],
 )
 def test_what_is_wrong_in_the_table_is_named(tickwork: Tickwork, line: str, key: str) -> None:
@@ -46,7 +46,7 @@ def test_the_table_must_be_one(tickwork: Tickwork) -> None:
     assert "[vectors] must be a table" in said.err
 
 
-@pytest.mark.parametrize("command", [("embed", "daob"), ("search", "daob", "x"), ("similar-to", "daob", "1")])
+@pytest.mark.parametrize("command", [("embed", "daob"), ("search", "daob", "x"), ("similar", "daob", "1")])
 def test_a_corpus_there_is_not_is_told_with_those_there_are(tickwork: Tickwork, command: tuple[str, ...]) -> None:
     said = tickwork(*command)
     assert said.code == 2

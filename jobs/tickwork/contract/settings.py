@@ -1,10 +1,11 @@
-"""The settings file: one TOML document, decoded into typed structs; a key nobody knows is an error that names it."""
+"""The settings file: one TOML document, decoded into typed structs; an error names the key it is about."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -15,6 +16,15 @@ from tickwork.contract.paths import Paths
 DEFAULT_PATH = Path("/etc/tickwork/tickwork.toml")
 
 Section = TypeVar("Section", bound=msgspec.Struct)
+
+# What a number in a struct may be. The upper bounds are beyond all sense; they refuse infinity.
+_MOST = 1e9
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+Hours = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+Days = Annotated[float, msgspec.Meta(ge=0, le=_MOST)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+AtLeastNone = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -91,8 +101,23 @@ def _check_durations(job: Job, path: Path) -> None:
             raise OperatorError(f"{path}: jobs.{job.name}.{key}: {error}") from error
 
 
+def override(settings: Section, name: str, **given: object) -> Section:
+    """The table `[name]` with what a command's options say instead (None says nothing), checked like the file.
+
+    Raises OperatorError, naming the key.
+    """
+    said = {key: value for key, value in given.items() if value is not None}
+    return _convert(msgspec.to_builtins(settings) | said, type(settings), f"[{name}]") if said else settings
+
+
 def _convert(table: Any, kind: type[Section], where: str) -> Section:  # noqa: ANN401 - any TOML value
+    """`table` as a `kind`. A struct may name its former keys in RENAMED, old to new."""
+    for old, new in getattr(kind, "RENAMED", {}).items():
+        if isinstance(table, dict) and old in table:
+            raise OperatorError(f"{where}: `{old}` is now called `{new}`")
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        raise OperatorError(f"{where}: {error}") from error
+        problem, _, place = str(error).partition(" - at ")
+        key = re.sub(r"^`\$\.?|`$", "", place)
+        raise OperatorError(f"{where}: {f'`{key}`: ' if key else ''}{problem[:1].lower()}{problem[1:]}") from error

@@ -18,8 +18,8 @@ from tickwork.contract.outcomes import OperatorError, Outcome
 from tickwork.deployment import Deployment
 from tickwork.operate.board import Row, board, current_holds, slots
 from tickwork.operate.tables import moment, table
+from tickwork.options import AsJson
 
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Why = Annotated[str, typer.Option(help="The reason, for the audit.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", show_default=False)]
 

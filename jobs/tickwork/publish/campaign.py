@@ -71,7 +71,7 @@ def begin(generations: Generations, asked: CampaignRequest, warn: Callable[[str]
     if under_way.kind != asked.kind and asked.kind != "publish":
         raise OperatorError(
             f"a campaign to {_VERBS[under_way.kind]} {generations.corpus} is under way;"
-            f" finish it first: tickwork {under_way.kind} {generations.corpus}"
+            f" finish it first: tickwork publish {generations.corpus}"
         )
     return under_way
 

@@ -1,4 +1,4 @@
-"""The commands `tickwork search` and `tickwork similar-to`."""
+"""The commands `tickwork search` and `tickwork similar`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from tickwork.contract.outcomes import OperatorError
 from tickwork.corpus.corpus import Corpus
 from tickwork.deployment import Deployment
 from tickwork.generation.generations import Generation, Generations
+from tickwork.options import CorpusName, Gpu, Threads
 from tickwork.search import filters as filtering
 from tickwork.search.searcher import Hit, Searcher
-from tickwork.vectors.commands import CorpusName, Gpu, Threads, vector_settings
+from tickwork.vectors.settings import vector_settings
 
 if TYPE_CHECKING:
     from tickwork.vectors.exact_search import Vectors
@@ -65,8 +66,8 @@ def search(
             _show(searcher.search(line, mode, limit, conditions), as_json=True)
 
 
-@app.command("similar-to")
-def similar_to(
+@app.command("similar")
+def similar(
     context: typer.Context,
     corpus_name: CorpusName,
     item: Annotated[str, typer.Argument(metavar="ID", help="Id or identifier of an item.")],

@@ -286,7 +286,7 @@ def _unreadable(generation: Generation, error: Exception) -> OperatorError:
     damaged = [str(path) for path, digest in paths.items() if not path.is_file() or files.digest(path) != digest]
     return OperatorError(
         f"cannot read {', '.join(damaged) or generation.folder}: {error}."
-        f" Roll back: tickwork generations {generation.meta.corpus} --roll-back previous"
+        f" Roll back: tickwork generations roll-back {generation.meta.corpus}"
     )
 
 

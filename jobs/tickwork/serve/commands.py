@@ -15,8 +15,9 @@ import typer
 from tickwork.contract.outcomes import OperatorError
 from tickwork.corpus.display import Display
 from tickwork.deployment import Deployment
+from tickwork.options import Gpu, Threads
 from tickwork.source import load
-from tickwork.vectors.commands import Gpu, Threads, vector_settings
+from tickwork.vectors.settings import vector_settings
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -26,11 +27,6 @@ _FIRST_OF_SYSTEMD = 3
 """The first descriptor it hands over: sd_listen_fds(3)."""
 AT_ONCE = 200
 """Connections; who comes after that gets 503."""
-
-
-@app.callback()
-def _all() -> None:
-    """One command, of a group of its own because the name stands in the top-level group."""
 
 
 @app.command("serve")

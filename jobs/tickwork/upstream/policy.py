@@ -16,18 +16,18 @@ class Policy:
     it is the time between two starts. `jitter` is added to the interval, at random, up to its value.
     """
 
-    interval: float = 1.0
-    jitter: float = 0.0
+    interval_seconds: float = 1.0
+    jitter_seconds: float = 0.0
     concurrency: int = 1
     connect_seconds: float = 10.0
     read_seconds: float = 60.0
     total_seconds: float = 300.0
     max_bytes: int = 64 * 2**20
     retries: int = 2
-    max_hold: float = MAX_HOLD_SECONDS
+    max_hold_seconds: float = MAX_HOLD_SECONDS
 
     def __post_init__(self) -> None:
-        if min(self.interval, self.jitter, self.retries) < 0 or self.concurrency < 1:
+        if min(self.interval_seconds, self.jitter_seconds, self.retries) < 0 or self.concurrency < 1:
             raise ValueError(f"interval, jitter and retries must be 0 or more, concurrency 1 or more: {self}")
-        if min(self.connect_seconds, self.read_seconds, self.total_seconds, self.max_bytes, self.max_hold) <= 0:
-            raise ValueError(f"deadlines, max_bytes and max_hold must be more than 0: {self}")
+        if min(self.connect_seconds, self.read_seconds, self.total_seconds, self.max_bytes, self.max_hold_seconds) <= 0:
+            raise ValueError(f"deadlines, max_bytes and max_hold_seconds must be more than 0: {self}")

@@ -139,7 +139,7 @@ class Slots:
         with self._writing("no request was sent") as db:
             now = self._clock()
             row = self._host(db, host)
-            held = self._held(db, row, now, policy.max_hold)
+            held = self._held(db, row, now, policy.max_hold_seconds)
             wait = 0.0 if held else self._wait(db, row, policy, now)
             if not held and wait <= 0:
                 flight = self._take(db, host, policy, now, now + deadline_seconds)
@@ -190,14 +190,14 @@ class Slots:
             )
             if until is None:
                 return None
-            return self._place(db, row, now, until, why or f"answered {status}", flight.policy.max_hold)
+            return self._place(db, row, now, until, why or f"answered {status}", flight.policy.max_hold_seconds)
 
-    def hold(self, host: str, until: dt.datetime, why: str, *, max_hold: float = MAX_HOLD_SECONDS) -> Held:
+    def hold(self, host: str, until: dt.datetime, why: str, *, max_hold_seconds: float = MAX_HOLD_SECONDS) -> Held:
         """Keep everybody from calling `host` before `until`; a longer hold in force stays. Gives the hold in force."""
         with self._writing(f"the hold on {host} until {until:%Y-%m-%dT%H:%M:%SZ} was not recorded") as db:
             now = self._clock()
             self._count(db, host, now, holds=1)
-            return self._place(db, self._host(db, host), now, until.timestamp(), why, max_hold)
+            return self._place(db, self._host(db, host), now, until.timestamp(), why, max_hold_seconds)
 
     def holds(self) -> list[Hold]:
         """All holds in force, by host."""
@@ -245,13 +245,13 @@ class Slots:
         row: sqlite3.Row = db.execute("SELECT * FROM hosts WHERE host = ?", (host,)).fetchone()
         return row
 
-    def _held(self, db: sqlite3.Connection, row: sqlite3.Row, now: float, max_hold: float) -> Held | None:
+    def _held(self, db: sqlite3.Connection, row: sqlite3.Row, now: float, max_hold_seconds: float) -> Held | None:
         until = row["hold_until"]
         if until is None or until <= now:
             return None
-        if until > now + max_hold:
+        if until > now + max_hold_seconds:
             # Only a clock that was set back can bring this about; a hold of years would be a silent halt.
-            until = now + max_hold
+            until = now + max_hold_seconds
             db.execute("UPDATE hosts SET hold_until = ? WHERE host = ?", (until, row["host"]))
         return Held(row["host"], _utc(until), row["hold_why"])
 
@@ -267,10 +267,10 @@ class Slots:
             # The clock was set back: the last request was not in the future.
             last = now
             db.execute("UPDATE hosts SET next_allowed = ? WHERE host = ?", (now + row["spacing"], row["host"]))
-        return float(max(0.0, last + max(row["spacing"], policy.interval) - now))
+        return float(max(0.0, last + max(row["spacing"], policy.interval_seconds) - now))
 
     def _take(self, db: sqlite3.Connection, host: str, policy: Policy, now: float, deadline: float) -> Flight:
-        spacing = policy.interval + random.uniform(0.0, policy.jitter)  # noqa: S311 - a spread, no secret
+        spacing = policy.interval_seconds + random.uniform(0.0, policy.jitter_seconds)  # noqa: S311 - a spread, no secret
         db.execute("UPDATE hosts SET next_allowed = ?, spacing = ? WHERE host = ?", (now + spacing, spacing, host))
         self._count(db, host, now, requests=1)
         pid = os.getpid()
@@ -286,11 +286,11 @@ class Slots:
             db.execute("UPDATE hosts SET next_allowed = ? WHERE host = ?", (now + row["spacing"], row["host"]))
 
     def _place(
-        self, db: sqlite3.Connection, row: sqlite3.Row, now: float, until: float, why: str, max_hold: float
+        self, db: sqlite3.Connection, row: sqlite3.Row, now: float, until: float, why: str, max_hold_seconds: float
     ) -> Held:
         """Place a hold, or keep a longer one that is in force."""
-        standing = self._held(db, row, now, max_hold)
-        until = min(until, now + max_hold)
+        standing = self._held(db, row, now, max_hold_seconds)
+        until = min(until, now + max_hold_seconds)
         if standing and standing.until.timestamp() >= until:
             return standing
         since = row["hold_since"] if standing else now

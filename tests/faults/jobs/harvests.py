@@ -54,7 +54,7 @@ def harvest(state: Path, url: str, sabotage: str = "") -> subprocess.CompletedPr
     """One pass of `doab harvest` over everything, as fast as it goes."""
     begin = (dt.datetime.now(dt.UTC) - dt.timedelta(days=20000)).strftime("%Y-%m-%d")
     command = ["--state", str(state), "--allow-private", "127.0.0.0/8", "doab", "harvest"]
-    command += ["--base-url", url, "--rate", "0", "--jitter", "0", "--from", begin]
+    command += ["--base-url", url, "--interval-seconds", "0", "--jitter", "0", "--from", begin]
     return subprocess.run(
         [sys.executable, "-c", sabotage + _MAIN, *command],
         env={**os.environ, "PYTHONPATH": str(ROOT / "jobs")},

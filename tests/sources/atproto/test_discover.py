@@ -123,7 +123,7 @@ def test_a_stop_ends_discovery_within_seconds_while_a_list_hangs(archive: Archiv
 
 def test_a_list_that_was_gone_through_is_begun_anew_after_a_while_only(archive: Archive, network: Network) -> None:
     again = f'relays = ["{network.relay_url}"]\n'
-    archive.configure(again, "[atproto]\nlist_rate = 0\nlist_again_seconds = 3600\n")
+    archive.configure(again, "[atproto]\nlist_interval_seconds = 0\nlist_again_seconds = 3600\n")
     discover(archive)
     asked = len(pages(network))
     assert discover(archive).code == 0
@@ -312,7 +312,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 def test_a_list_that_cannot_be_read_keeps_no_other_from_being_read(
     kind: str, archive: Archive, network: Network
 ) -> None:
-    archive.configure(hosts(network), "[atproto]\nlist_rate = 0\nlist_again_seconds = 0\n")
+    archive.configure(hosts(network), "[atproto]\nlist_interval_seconds = 0\nlist_again_seconds = 0\n")
     network.fault(kind, host=0, method="listRepos", times=None, **FAULTS[kind])
     said = discover(archive)
     assert said.code == 3

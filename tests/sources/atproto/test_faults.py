@@ -59,8 +59,8 @@ TRANSPORT = {"truncate", "truncate-chunked", "truncate-encoded", "drip", "hang",
 TRANSPORT |= {"InternalServerError"}
 SETTINGS = """
 [atproto]
-plc_rate = 0
-host_rate = 0
+plc_interval_seconds = 0
+host_interval_seconds = 0
 max_bytes = 5_000_000
 read_seconds = 0.5
 total_seconds = 1

@@ -18,7 +18,10 @@ from tests.upstreams.pds_history import most_at_once
 
 HANGING = "read_seconds = 0.5\ntotal_seconds = 0.6\n"
 PATIENT = "read_seconds = 60\ntotal_seconds = 60\nretry_seconds = 60\n"
-PLAIN = "[atproto]\nplc_rate = 0\nhost_rate = 0\nlist_rate = 0\nlist_again_seconds = 0\n"
+PLAIN = (
+    "[atproto]\nplc_interval_seconds = 0\nhost_interval_seconds = 0\n"
+    "list_interval_seconds = 0\nlist_again_seconds = 0\n"
+)
 
 
 def synced(archive: Archive) -> int:

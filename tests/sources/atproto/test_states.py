@@ -33,7 +33,10 @@ def patient(retry: float = 100, cap: float = 1000, attempts: int = 16) -> str:
     return f"retry_seconds = {retry}\nretry_cap_seconds = {cap}\nmax_attempts = {attempts}\n"
 
 
-PLAIN = "[atproto]\nplc_rate = 0\nhost_rate = 0\nlist_rate = 0\nlist_again_seconds = 0\n"
+PLAIN = (
+    "[atproto]\nplc_interval_seconds = 0\nhost_interval_seconds = 0\n"
+    "list_interval_seconds = 0\nlist_again_seconds = 0\n"
+)
 
 
 # --- accounts that are gone --------------------------------------------------------------------------

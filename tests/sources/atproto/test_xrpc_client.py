@@ -147,8 +147,10 @@ def test_all_directories_that_want_silence_get_it(make: Make) -> None:
 
 def test_an_account_may_have_a_directory_of_its_own(make: Make) -> None:
     network, archive = make(plc_mirrors=2)
-    archive.configure("", "[atproto]\nplc_rate = 0\nhost_rate = 0\n")
-    archive.config.write_text(f'[atproto]\nplc = ["{network.plc_url}"]\nplc_rate = 0\nhost_rate = 0\n')
+    archive.configure("", "[atproto]\nplc_interval_seconds = 0\nhost_interval_seconds = 0\n")
+    archive.config.write_text(
+        f'[atproto]\nplc = ["{network.plc_url}"]\nplc_interval_seconds = 0\nhost_interval_seconds = 0\n'
+    )
     first, *others = network.accounts
     # Remembered for the account, and for no other: this deployment calls no private address of itself.
     archive.good("add", first, "--plc-url", network.plc_urls[1], "--allow-private", "127.0.0.0/8")
@@ -267,7 +269,7 @@ def test_the_server_an_account_has_left_does_not_have_the_last_word_on_it(make: 
 
 def test_directories_of_some_accounts_that_want_silence_hold_up_no_others(make: Make) -> None:
     network, archive = make(hosts=2, accounts_a_host=10, plc_mirrors=2)
-    plain = f'plc = ["{network.plc_url}"]\nplc_rate = 0\nhost_rate = 0\n'
+    plain = f'plc = ["{network.plc_url}"]\nplc_interval_seconds = 0\nhost_interval_seconds = 0\n'
     archive.config.write_text(f'allow_private = ["127.0.0.0/8"]\n[atproto]\n{plain}')
     network.fault("429-retry-after", host="plc-1", times=None, after=60)
     held, others = list(network.accounts)[:5], list(network.accounts)[5:]

@@ -76,11 +76,11 @@ def test_the_bounds_of_a_pass_are_kept(site: Site, oai: FakeOai, ids: str) -> No
 
 
 def test_records_that_are_stored_are_never_asked_for(site: Site, oai: FakeOai, ids: str) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "10").code == MORE
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "10").code == MORE
     stored = site.live()
     assert stored
     assert site.run("backfill", "--ids-file", ids, "--limit", "5").code == MORE
-    assert site.run("harvest", "--max", "10").code == MORE  # a harvest in between is quicker
+    assert site.run("harvest", "--limit", "10").code == MORE  # a harvest in between is quicker
     harvested = site.live() - stored
     assert site.run("backfill", "--ids-file", ids).code == DRAINED
     assert not stored & set(asked(oai))
@@ -157,7 +157,7 @@ def test_a_record_that_is_gone_is_settled_and_stored_as_far_as_it_is_known(site:
 def test_one_poisonous_record_never_blocks_the_queue_and_ends_in_review(
     kind: str, site: Site, oai: FakeOai, ids: str
 ) -> None:
-    site.set(review_rate=0.2)
+    site.set(review_share=0.2)
     oai.fault(kind, verb="GetRecord", identifier=ACTIVE[0], count=None)
     first = site.run("backfill", "--ids-file", ids)
     assert site.live() == set(ACTIVE[1:]), "all the others came in the first pass"

@@ -160,7 +160,7 @@ def test_a_list_that_shrank_halts_the_backfill_before_it_asks_for_anything(site:
     site.run("discover")
     for identifier in ACTIVE[:50]:
         oai.remove(identifier)
-    site.set(snapshot_days=-100000)
+    site.set(snapshot_days=0)
     assert site.run("backfill").code == HALTED
     assert f"found {len(ACTIVE) - 50} active records where {len(ACTIVE)} were" in site.marker(JOB)
     assert "GetRecord" not in {seen.verb for seen in oai.history}

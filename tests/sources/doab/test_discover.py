@@ -69,7 +69,7 @@ def test_a_file_says_how_many_lines_it_has_and_their_digest(site: Site, oai: Fak
 def test_the_same_crawl_gives_the_same_bytes_however_it_was_cut_up(site: Site, oai: FakeOai, tmp_path: Path) -> None:
     site.run("discover")
     other = Site(tmp_path / "other", oai, window_items=30)
-    assert other.passes("discover", "--max", "7")[-1] == DRAINED
+    assert other.passes("discover", "--limit", "7")[-1] == DRAINED
     for which in ("active", "deleted"):
         assert other.snapshot(which).read_bytes() == site.snapshot(which).read_bytes()
 
@@ -80,7 +80,7 @@ def test_a_crawl_gets_on_although_every_token_expires_between_ticks(site: Site, 
         # The first token of a pass is always one of the pass before.
         oai.switches.replace()
         oai.fault("expire-token", verb="ListIdentifiers", count=1)
-        codes.append(site.run("discover", "--max", "26").code)
+        codes.append(site.run("discover", "--limit", "26").code)
         with site.db() as db:
             finished = set(db.execute("SELECT first, last FROM windows WHERE done").fetchall())
         assert {tuple(row) for row in done} <= {tuple(row) for row in finished} or codes[-1] == DRAINED
@@ -97,7 +97,7 @@ def test_a_crawl_gets_on_although_every_token_expires_between_ticks(site: Site, 
 def test_changes_during_the_crawl_land_through_the_closing_window(site: Site, oai: FakeOai, clock: Clock) -> None:
     live = [book for book in BOOKS if not book.deleted]
     gone = next(book for book in BOOKS if book.deleted)
-    assert site.run("discover", "--max", "75").code == MORE
+    assert site.run("discover", "--limit", "75").code == MORE
     clock.move(minutes=10)
     oai.delete(live[0].identifier)  # listed already
     oai.delete(live[-1].identifier)  # not listed yet: the list shrinks
@@ -170,7 +170,7 @@ def test_an_old_snapshot_is_crawled_again(tmp_path: Path) -> None:
 
 def test_an_interrupted_refresh_goes_on_without_being_asked_again(site: Site, oai: FakeOai) -> None:
     site.run("discover")
-    assert site.run("discover", "--refresh-ids", "--max", "25").code == MORE
+    assert site.run("discover", "--refresh-ids", "--limit", "25").code == MORE
     asked = len(oai.history)
     assert site.run("discover").code == DRAINED
     assert [seen.verb for seen in oai.history[asked:]] == ["ListIdentifiers"] * 4

@@ -63,20 +63,20 @@ def test_an_address_that_is_none_is_told_in_one_line(site: Site, oai: FakeOai, a
     assert not (site.state / "jobs").exists(), "and the job is not the worse for it"
 
 
-@pytest.mark.parametrize("settings", [{"rate": -1.0}, {"jitter": -0.5}])
+@pytest.mark.parametrize("settings", [{"interval_seconds": -1.0}, {"jitter": -0.5}])
 def test_a_negative_rate_in_the_settings_is_told_in_one_line(
     site: Site, oai: FakeOai, settings: dict[str, float]
 ) -> None:
     site.set(**settings)
     for command in ("harvest", "backfill", "discover"):
-        assert "must be 0 or more" in one_line(site.run(command))
+        assert f"`{next(iter(settings))}`: expected `float` >= 0.0" in one_line(site.run(command))
     assert not oai.history
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
 def test_a_rate_that_is_no_number_is_told_in_one_line(site: Site, oai: FakeOai, number: str) -> None:
-    site.config.write_text(site.config.read_text().replace("rate = 0.0", f"rate = {number}"))
-    assert "must be 0 or more" in one_line(site.run("harvest"))
+    site.config.write_text(site.config.read_text().replace("interval_seconds = 0.0", f"interval_seconds = {number}"))
+    assert "`interval_seconds`: expected `float`" in one_line(site.run("harvest"))
     assert not oai.history
 
 

@@ -58,17 +58,17 @@ def test_the_cursor_is_the_first_response_date_less_the_overlap(site: Site, oai:
 
 def test_the_cursor_stays_until_the_list_is_complete(site: Site, oai: FakeOai, clock: Clock) -> None:
     for stored in (25, 50, 75, 100):
-        assert site.run("harvest", "--from", "2000-01-01", "--max", "20").code == MORE
+        assert site.run("harvest", "--from", "2000-01-01", "--limit", "20").code == MORE
         assert len(site.stamps()) == stored
         assert site.cursor() == ""
         clock.move(hours=1)
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "21").code == DRAINED
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "21").code == DRAINED
     assert site.cursor() == "2026-10-04T12:00:00Z"
     assert len(lists(oai)) == 5
 
 
 def test_an_interrupted_harvest_goes_on_by_its_token_also_in_a_pass_without_bounds(site: Site, oai: FakeOai) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "50").code == MORE
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "50").code == MORE
     before = len(oai.history)
     assert site.run("harvest").code == DRAINED
     tokens = [params["resumptionToken"].rpartition("/")[2] for params in lists(oai, since=before)]
@@ -78,7 +78,7 @@ def test_an_interrupted_harvest_goes_on_by_its_token_also_in_a_pass_without_boun
 
 
 def test_until_is_fixed_when_the_harvest_begins(site: Site, oai: FakeOai, clock: Clock) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "25").code == MORE
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE
     clock.move(hours=1)
     oai.put(replace(BOOKS[0], identifier="oai:directory.doabooks.org:20.500.12854/9", datestamp=clock.now))
     assert site.run("harvest").code == DRAINED
@@ -140,8 +140,8 @@ def test_bounds_of_an_operator_are_inclusive_days(site: Site, oai: FakeOai) -> N
 
 
 def test_other_bounds_replace_an_interrupted_harvest(site: Site, oai: FakeOai) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "25").code == MORE
-    assert site.run("harvest", "--from", "2026-01-01", "--max", "1000").code == DRAINED
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE
+    assert site.run("harvest", "--from", "2026-01-01", "--limit", "1000").code == DRAINED
     assert lists(oai)[-1].get("from", "").startswith("2026-01-01") or len(lists(oai)) > 2
     assert site.cursor() == "2026-10-04T12:00:00Z"
     before = len(oai.history)
@@ -159,7 +159,7 @@ def test_a_date_nobody_can_read_is_told_and_nothing_is_listed(site: Site, oai: F
 
 
 def test_the_bound_on_records_ends_the_pass_after_the_page_that_reaches_it(site: Site, oai: FakeOai) -> None:
-    done = site.run("harvest", "--from", "2000-01-01", "--max", "26")
+    done = site.run("harvest", "--from", "2000-01-01", "--limit", "26")
     assert done.code == MORE
     assert "bound reached: 26 items" in done.err
     assert len(site.stamps()) == 50

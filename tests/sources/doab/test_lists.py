@@ -89,10 +89,10 @@ def test_a_whole_snapshot_of_another_machine_ends_the_job_when_it_is_drained(
 
 
 def test_an_interrupted_harvest_is_not_continued_for_another_set(site: Site, oai: FakeOai) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "25").code == MORE
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE
     site.set(set=SET)
     before = len(oai.history)
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "1000").code == DRAINED
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "1000").code == DRAINED
     asked = [seen.params for seen in oai.history[before:] if seen.verb == "ListRecords"]
     assert asked[0]["set"] == SET
     expected = {book.identifier for book in OF_THE_SET}
@@ -105,10 +105,10 @@ def test_an_interrupted_harvest_without_bounds_is_not_continued_for_another_set(
     site: Site, oai: FakeOai, begun: str, then: str
 ) -> None:
     site.set(window_days=10000, set=begun, window_items=4)
-    assert site.run("harvest", "--max", "3").code == MORE
+    assert site.run("harvest", "--limit", "3").code == MORE
     site.set(set=then)
     before = len(oai.history)
-    assert site.passes("harvest", "--max", "50")[-1] == DRAINED
+    assert site.passes("harvest", "--limit", "50")[-1] == DRAINED
     first = next(seen.params for seen in oai.history[before:] if seen.verb == "ListRecords")
     assert "resumptionToken" not in first
     assert first.get("set", "") == then
@@ -117,7 +117,7 @@ def test_an_interrupted_harvest_without_bounds_is_not_continued_for_another_set(
 
 
 def test_an_interrupted_harvest_is_not_continued_for_another_prefix(site: Site, oai: FakeOai) -> None:
-    assert site.run("harvest", "--from", "2000-01-01", "--max", "25").code == MORE
+    assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE
     site.set(prefix="xoai")
     before = len(oai.history)
     assert site.run("harvest").code == HALTED
@@ -210,7 +210,7 @@ def test_a_list_in_which_everything_is_suddenly_deleted_halts_and_takes_nothing_
         clock.move(hours=1)
         for identifier in ACTIVE:
             oai.delete(identifier)
-        assert site.passes("harvest", "--max", "30")[-1] == HALTED
+        assert site.passes("harvest", "--limit", "30")[-1] == HALTED
         told = site.marker("doab-harvest")
         assert f"of {len(ACTIVE)} records that they are deleted (limit 10%)" in told
         assert "--allow-deletes" in told
@@ -247,7 +247,7 @@ def test_a_few_deletions_are_fine_in_a_small_store(deletions: int, code: int, tm
         clock.move(hours=1)
         for identifier in live[:deletions]:
             oai.delete(identifier)
-        assert site.passes("harvest", "--max", "4")[-1] == code
+        assert site.passes("harvest", "--limit", "4")[-1] == code
         assert len(site.live()) == (20 - deletions if code == DRAINED else 20)
         figures = json.loads(site.run("stats", "--json").out)
         assert figures["live"] == len(site.live())

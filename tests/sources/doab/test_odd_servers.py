@@ -97,10 +97,10 @@ def test_a_token_that_expired_while_we_were_away_is_not_tried(tmp_path: Path) ->
     with FakeOai(BOOKS, page_size=25, clock=Clock(), token_lifetime=dt.timedelta(microseconds=1)) as oai:
         oai._protocol.token_lifetime = dt.timedelta(seconds=1)
         site = Site(tmp_path, oai, window_items=100000)
-        assert site.run("harvest", "--from", "2000-01-01", "--max", "25").code == MORE
+        assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE
         with site.db() as db:
             db.execute("UPDATE windows SET expires = '2026-01-01T00:00:00+00:00'")
-        assert site.run("harvest", "--max", "20").code == MORE
+        assert site.run("harvest", "--limit", "20").code == MORE
         assert "resumptionToken" not in lists(oai)[1]
 
 
@@ -139,7 +139,7 @@ def test_a_list_that_stopped_early_once_is_read_until_it_is_the_same_twice(site:
 def test_a_list_that_never_stops_at_the_same_place_halts(site: Site, oai: FakeOai) -> None:
     for place in (2, 5, 7, 11):  # after two pages, three, two, and so on
         oai.fault("early-end", verb="ListRecords", nth=place)
-    done = site.run("harvest", "--from", "2000-01-01", "--max", "100000")
+    done = site.run("harvest", "--from", "2000-01-01", "--limit", "100000")
     assert done.code in (DRAINED, HALTED)
     if done.code == DRAINED:
         assert site.stamps() == stored_by(oai)

@@ -115,7 +115,7 @@ def test_a_mass_deletion_halts_with_figures_until_a_human_allows_it(site: Site, 
     before = site.canonical()
     assert site.run("reconcile", *files.options).code == HALTED
     told = site.marker("doab-reconcile")
-    assert f"{len(gone)} of {len(ACTIVE)} records would be deleted (limit 10%)" in told
+    assert f"{len(gone)} of {len(ACTIVE)} records would go (limit 10%)" in told
     assert f"--allow-deletes {len(gone)}" in told
     assert site.canonical() == before
     site.run("rearm", "doab-reconcile", "--why", "right")

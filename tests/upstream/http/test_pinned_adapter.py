@@ -67,7 +67,7 @@ def session(tmp_path: Path, names: Names, ca: Path | None) -> Upstream:
         guard=Guard([LOOPBACK], resolve=names),
         stop=Stop(),
         contact="https://c.example",
-        policy=Policy(interval=0, retries=0, connect_seconds=2),
+        policy=Policy(interval_seconds=0, retries=0, connect_seconds=2),
         ca_bundle=ca,
     )
 

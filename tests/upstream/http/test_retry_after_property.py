@@ -32,18 +32,18 @@ values = st.one_of(
     headers=st.dictionaries(st.sampled_from(NAMES), values),
     status=st.integers(100, 599),
     now=moments,
-    max_hold=st.floats(1, 1e8),
+    max_hold_seconds=st.floats(1, 1e8),
 )
 @example({"Retry-After": "Mon, 01 Jan 0001 00:00:00 +9999"}, 429, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), 60.0)
 @example({"Retry-After": "1" * 4301}, 429, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), 60.0)
 def test_the_wait_never_leaves_its_bounds(
-    headers: dict[str, str], status: int, now: dt.datetime, max_hold: float
+    headers: dict[str, str], status: int, now: dt.datetime, max_hold_seconds: float
 ) -> None:
-    until = told_to_wait(headers, status, now, max_hold)
+    until = told_to_wait(headers, status, now, max_hold_seconds)
     if until is not None:
         assert until.tzinfo is dt.UTC
         waited = (until - now).total_seconds()
-        assert 1.0 <= waited <= max_hold + 1e-6
+        assert 1.0 <= waited <= max_hold_seconds + 1e-6
 
 
 @given(seconds=st.integers(1, 600_000), now=moments)

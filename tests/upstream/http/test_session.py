@@ -37,7 +37,7 @@ class World:
         self._opened: list[Upstream] = []
 
     def upstream(self, **changes: Any) -> Upstream:
-        policy = Policy(**{"interval": 0.0, "retries": 0, "connect_seconds": 2, "read_seconds": 5, **changes})
+        policy = Policy(**{"interval_seconds": 0.0, "retries": 0, "connect_seconds": 2, "read_seconds": 5, **changes})
         upstream = Upstream(
             "repo",
             slots=self.slots,
@@ -90,7 +90,7 @@ def test_a_body_goes_to_a_file(world: World, tmp_path: Path) -> None:
 
 def test_one_connection_serves_many_requests_and_the_interval_is_kept(world: World) -> None:
     world.server.replies["/"] = answer(200, b"x")
-    upstream = world.upstream(interval=0.1)
+    upstream = world.upstream(interval_seconds=0.1)
     for _ in range(4):
         upstream.get(world.server.url())
     assert len({request.port for request in world.server.requests}) == 1
@@ -214,7 +214,7 @@ def test_every_retry_keeps_the_interval_and_may_succeed(world: World) -> None:
         handler.raw(b"") if len(world.server.requests) < 3 else handler.send(200, b"at last")
 
     world.server.replies["/"] = third_time
-    assert world.upstream(interval=0.1, retries=2).get(world.server.url()).content == b"at last"
+    assert world.upstream(interval_seconds=0.1, retries=2).get(world.server.url()).content == b"at last"
     assert min(world.server.silences()) >= 0.1
 
 

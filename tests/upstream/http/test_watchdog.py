@@ -56,7 +56,7 @@ def slots(tmp_path: Path) -> Iterator[Slots]:
 
 
 def session(slots: Slots, stop: Stop, guard: Guard | None = None, **changes: Any) -> Upstream:
-    policy = Policy(**{"interval": 0.0, "retries": 2, "total_seconds": 20, "read_seconds": 20, **changes})
+    policy = Policy(**{"interval_seconds": 0.0, "retries": 2, "total_seconds": 20, "read_seconds": 20, **changes})
     return Upstream(
         "repo", slots=slots, guard=guard or Guard([LOOPBACK]), stop=stop, contact="https://c.example", policy=policy
     )
@@ -121,7 +121,7 @@ def test_a_stop_ends_a_wait_for_the_slot_a_look_up_a_connection_and_a_handshake(
             released.wait(5)
             return []
 
-        slots.claim(f"127.0.0.1:{server.port}", Policy(interval=1000), 1000)
+        slots.claim(f"127.0.0.1:{server.port}", Policy(interval_seconds=1000), 1000)
         for url, guard in (
             (server.url(), None),
             (server.url(host="slow.test"), Guard([LOOPBACK], resolve=stuck)),

@@ -14,6 +14,8 @@ from tickwork.contract.runner import Pass
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Budget, Unit
 from tickwork.deployment import Deployment
+from tickwork.options import AllowPrivate, NoLock, Seconds
+from tickwork.options import limit as option_limit
 from tickwork.sources.atproto import inspect_commands
 from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.queue import Claim, Queue
@@ -29,9 +31,6 @@ inspect_commands.register(app)
 Dids = Annotated[list[str] | None, typer.Argument(help="Accounts, as DIDs.")]
 Did = Annotated[str, typer.Argument(help="An account, as its DID.")]
 Directory = Annotated[list[str] | None, typer.Option("--plc-url", help="Directory of did:plc. Repeatable.")]
-Private = Annotated[list[str] | None, typer.Option("--allow-private", metavar="CIDR", help="Also call this network.")]
-Seconds = Annotated[float, typer.Option(min=0, help="Bound of the pass in seconds.")]
-NoLock = Annotated[bool, typer.Option("--no-lock", hidden=True, help="Take no lock; for tests.")]
 ShardOption = Annotated[str | None, typer.Option("--shard", help="Only the servers of this part, such as 2/8.")]
 
 
@@ -40,10 +39,10 @@ def discover(
     context: typer.Context,
     relay: Annotated[list[str] | None, typer.Option(help="Go through this relay's list. Repeatable.")] = None,
     host: Annotated[list[str] | None, typer.Option(help="Go through this server's list. Repeatable.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Bound in repositories listed.")] = None,
+    limit: Annotated[int | None, option_limit("repositories listed")] = None,
     seconds: Seconds = 1200,
     shard: ShardOption = None,
-    allow_private: Private = None,
+    allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
     """Find repositories in the lists of relays and servers, and those that have changed."""
@@ -70,7 +69,7 @@ def discover(
 @app.command()
 def backfill(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="Bound of the pass in repositories.")] = 5000,
+    limit: Annotated[int, option_limit("repositories")] = 5000,
     seconds: Seconds = 1200,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Repositories fetched at once.")] = 16,
     per_host: Annotated[int | None, typer.Option(min=1, help="Requests to one server at once.")] = None,
@@ -80,7 +79,7 @@ def backfill(
     ephemeral: Annotated[bool | None, typer.Option("--ephemeral", help="Keep events only, no records.")] = None,
     shard: ShardOption = None,
     plc_url: Directory = None,
-    allow_private: Private = None,
+    allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
     """Fetch, verify and store the repositories that are due, from all servers side by side."""
@@ -122,7 +121,7 @@ def add(
     dids: Dids = None,
     file: Annotated[Path | None, typer.Option(help="Accounts to add as well, one a line.")] = None,
     plc_url: Directory = None,
-    allow_private: Private = None,
+    allow_private: AllowPrivate = None,
 ) -> None:
     """Have repositories fetched by name; those that are stored are looked at again.
 

@@ -14,6 +14,7 @@ import typer
 
 from tickwork.contract.outcomes import OperatorError
 from tickwork.deployment import Deployment
+from tickwork.options import AsJson
 from tickwork.sources.atproto import events as feed
 from tickwork.sources.atproto.repo import cbor, dag_json
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
@@ -21,7 +22,6 @@ from tickwork.sources.atproto.sessions import reading, settings_of
 from tickwork.sources.atproto.store import GONE
 from tickwork.upstream.shards import Shard
 
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Did = Annotated[str, typer.Argument(help="An account, as its DID.")]
 FOLLOW_SECONDS = 0.5
 EVENTS_AT_ONCE = 1000

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-import msgspec
-
 from tickwork.contract.outcomes import OperatorError
+from tickwork.contract.settings import override
 from tickwork.contract.stop import Stop
 from tickwork.deployment import Deployment
 from tickwork.sources.atproto.settings import AtprotoSettings
@@ -23,19 +21,11 @@ if TYPE_CHECKING:
     from tickwork.upstream.http.session import Upstream
 
 _NAMED_FOR_URLS = ("plc", "relays", "hosts")
-_AT_LEAST_ONE = ("plc_concurrency", "host_concurrency", "max_bytes", "max_attempts", "high_water")
 
 
 def settings_of(deployment: Deployment, **given: object) -> AtprotoSettings:
     """The settings, with what a command's options say instead (None says nothing). Raises OperatorError."""
-    settings = deployment.settings.section("atproto", AtprotoSettings)
-    said = {name: value for name, value in given.items() if value is not None}
-    settings = msgspec.structs.replace(settings, **said)
-    for name, value in msgspec.structs.asdict(settings).items():
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise OperatorError(f"[atproto] {name} must be 0 or more: {value}")
-        if name in _AT_LEAST_ONE and value < 1:
-            raise OperatorError(f"[atproto] {name} must be 1 or more: {value}")
+    settings = override(deployment.settings.section("atproto", AtprotoSettings), "atproto", **given)
     if not settings.plc:
         raise OperatorError("[atproto] plc names no directory")
     for name in _NAMED_FOR_URLS:
@@ -95,7 +85,7 @@ class Sessions:
     def lists(self, private: Sequence[str]) -> Upstream:
         """For the lists of relays and servers."""
         settings = self._settings
-        policy = self._policy(interval=settings.list_rate, concurrency=1)
+        policy = self._policy(interval_seconds=settings.list_interval_seconds, concurrency=1)
         return self._session("atproto lists", policy, (*settings.relays, *settings.hosts), private)
 
     def network(self, directories: Sequence[str], private: Sequence[str]) -> XrpcClient:
@@ -105,8 +95,8 @@ class Sessions:
         settings = self._settings
         urls, allowed = tuple(directories or settings.plc), tuple(private)
         if (urls, allowed) not in self._networks:
-            plc = self._policy(interval=settings.plc_rate, concurrency=settings.plc_concurrency)
-            pds = self._policy(interval=settings.host_rate, concurrency=settings.host_concurrency)
+            plc = self._policy(interval_seconds=settings.plc_interval_seconds, concurrency=settings.plc_concurrency)
+            pds = self._policy(interval_seconds=settings.host_interval_seconds, concurrency=settings.host_concurrency)
             self._networks[urls, allowed] = XrpcClient(
                 self._session("atproto directory", plc, urls, allowed),
                 self._session("atproto", pds, (), allowed),
@@ -115,11 +105,11 @@ class Sessions:
             )
         return self._networks[urls, allowed]
 
-    def _policy(self, *, interval: float, concurrency: int) -> Policy:
+    def _policy(self, *, interval_seconds: float, concurrency: int) -> Policy:
         settings = self._settings
         try:
             return Policy(
-                interval=interval,
+                interval_seconds=interval_seconds,
                 concurrency=concurrency,
                 connect_seconds=settings.connect_seconds,
                 read_seconds=settings.read_seconds,

@@ -51,9 +51,9 @@ def malformed_in(snapshot: IdentifierList, settings: DoabSettings) -> list[str]:
     malformed = sorted(identifier for identifier in identifiers if not pattern.fullmatch(identifier))
     if not identifiers:
         raise Halt("the list of identifiers is empty. Check the snapshot, or base_url and set")
-    if len(malformed) > settings.malformed_rate * len(identifiers):
+    if len(malformed) > settings.malformed_share * len(identifiers):
         raise Halt(
-            f"{len(malformed)} of {len(identifiers)} identifiers are malformed (limit {settings.malformed_rate:.0%}), "
+            f"{len(malformed)} of {len(identifiers)} identifiers are malformed (limit {settings.malformed_share:.0%}), "
             f"the first is {malformed[0]!r}. Check the list, or identifier_pattern in the settings"
         )
     return malformed

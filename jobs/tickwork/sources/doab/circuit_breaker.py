@@ -42,7 +42,7 @@ class CircuitBreaker:
     def drained(self) -> None:
         """At the end of the worklist: raises Halt when too many of the last outcomes were for review."""
         review = self._last.count("review")
-        if review >= FEW and review > self._settings.review_rate * len(self._last):
+        if review >= FEW and review > self._settings.review_share * len(self._last):
             raise Halt(
                 f"drained, but {review} of the last {len(self._last)} records cannot be used: tickwork doab stats"
             )
@@ -50,19 +50,19 @@ class CircuitBreaker:
     def check(self) -> None:
         """Raise Halt if the breaker is open."""
         seen, gone, review = len(self._last), self._last.count("gone"), self._last.count("review")
-        if seen >= WINDOW and gone > self._settings.gone_rate * seen:
+        if seen >= WINDOW and gone > self._settings.gone_share * seen:
             raise Halt(
-                f"{gone} of the last {seen} records are gone (limit {self._settings.gone_rate:.0%}). "
+                f"{gone} of the last {seen} records are gone (limit {self._settings.gone_share:.0%}). "
                 "Check the repository, and whether the list of identifiers is out of date"
             )
         asked, faults = len(self._requests), self._requests.count("fault")
-        if asked >= SAMPLE and faults > self._settings.fault_rate * asked:
+        if asked >= SAMPLE and faults > self._settings.fault_share * asked:
             raise Halt(
                 f"{faults} of the last {asked} requests failed while others succeeded (limit "
-                f"{self._settings.fault_rate:.0%}). Ask the repository's operator, or wait, before re-arming"
+                f"{self._settings.fault_share:.0%}). Ask the repository's operator, or wait, before re-arming"
             )
-        if seen >= SAMPLE and review > self._settings.review_rate * seen:
+        if seen >= SAMPLE and review > self._settings.review_share * seen:
             raise Halt(
-                f"{review} of the last {seen} records cannot be used (limit {self._settings.review_rate:.0%}). "
+                f"{review} of the last {seen} records cannot be used (limit {self._settings.review_share:.0%}). "
                 "See: tickwork doab stats"
             )

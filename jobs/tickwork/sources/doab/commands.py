@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sqlite3
 import sys
@@ -16,14 +15,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import msgspec
 import typer
 
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.runner import Pass
+from tickwork.contract.settings import override
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Budget, Unit
 from tickwork.deployment import Deployment
+from tickwork.options import AllowPrivate, AsJson, NoLock, Seconds
+from tickwork.options import limit as option_limit
 from tickwork.sources.doab import backfill as backfilling
 from tickwork.sources.doab import dates, identifier_lists, worklist
 from tickwork.sources.doab import export as exporting
@@ -42,15 +43,11 @@ from tickwork.upstream.policy import Policy
 app = typer.Typer(no_args_is_help=True, help="Books from an OAI-PMH repository (DOAB is the shipped profile).")
 
 BaseUrl = Annotated[str | None, typer.Option(help="OAI-PMH address; the settings' without it.")]
-Rate = Annotated[float | None, typer.Option(min=0, help="Seconds between two requests.")]
-Jitter = Annotated[float | None, typer.Option(min=0, max=10, help="Share of the rate added at random.")]
-Seconds = Annotated[float, typer.Option(min=0, help="Bound of the pass in seconds.")]
-Private = Annotated[list[str] | None, typer.Option("--allow-private", metavar="CIDR", help="Also call this network.")]
-NoLock = Annotated[bool, typer.Option("--no-lock", hidden=True, help="Take no lock; for tests.")]
-ActiveFile = Annotated[Path | None, typer.Option(help="IdentifierList of active identifiers, instead of our own.")]
-DeletedFile = Annotated[Path | None, typer.Option(help="IdentifierList of deleted identifiers, instead of our own.")]
+Interval = Annotated[float | None, typer.Option(min=0, help="Seconds of silence between two requests.")]
+Jitter = Annotated[float | None, typer.Option(min=0, max=10, help="Share of the interval added at random.")]
+ActiveFile = Annotated[Path | None, typer.Option(help="Snapshot of active identifiers, instead of our own.")]
+DeletedFile = Annotated[Path | None, typer.Option(help="Snapshot of deleted identifiers, instead of our own.")]
 AllowDeletes = Annotated[int, typer.Option(min=0, help="So many deletions are right, a human says.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 @app.command()
@@ -59,17 +56,17 @@ def harvest(
     base_url: BaseUrl = None,
     first: Annotated[str, typer.Option("--from", help="Begin at this date instead of the cursor.")] = "",
     last: Annotated[str, typer.Option("--until", help="End at this date instead of now.")] = "",
-    max_records: Annotated[int, typer.Option("--max", min=1, help="Bound of the pass in records.")] = 20000,
+    limit: Annotated[int, option_limit("records")] = 20000,
     seconds: Seconds = 1200,
-    rate: Rate = None,
+    interval_seconds: Interval = None,
     jitter: Jitter = None,
     allow_deletes: AllowDeletes = 0,
-    allow_private: Private = None,
+    allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
     """Store what changed since the last complete harvest; go on with one that was interrupted."""
     deployment: Deployment = context.obj
-    settings = _settings(deployment, base_url, rate, jitter)
+    settings = _settings(deployment, base_url=base_url, interval_seconds=interval_seconds, jitter=jitter)
     for bound, option in ((first, "--from"), (last, "--until")):
         if bound:
             dates.parse(bound, option)
@@ -82,7 +79,7 @@ def harvest(
                 store, oai, settings, one_pass.warn, first=first, last=last, allow_deletes=allow_deletes
             )
 
-    deployment.run("doab-harvest", work, Budget(max_records, seconds), host=_host(settings), lock=not no_lock)
+    deployment.run("doab-harvest", work, Budget(limit, seconds), host=_host(settings), lock=not no_lock)
 
 
 @app.command()
@@ -90,16 +87,16 @@ def discover(
     context: typer.Context,
     base_url: BaseUrl = None,
     refresh_ids: Annotated[bool, typer.Option(help="Crawl anew although the snapshot is not old.")] = False,
-    max_identifiers: Annotated[int | None, typer.Option("--max", min=1, help="Bound in identifiers.")] = None,
+    limit: Annotated[int | None, option_limit("identifiers")] = None,
     seconds: Seconds = 1200,
-    rate: Rate = None,
+    interval_seconds: Interval = None,
     jitter: Jitter = None,
-    allow_private: Private = None,
+    allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
     """List all identifiers into a snapshot (.active and .deleted) that other machines may use as well."""
     deployment: Deployment = context.obj
-    settings = _settings(deployment, base_url, rate, jitter)
+    settings = _settings(deployment, base_url=base_url, interval_seconds=interval_seconds, jitter=jitter)
     files = IdentifierFiles.under(deployment.paths.snapshots())
 
     def work(one_pass: Pass) -> Iterator[Unit]:
@@ -109,7 +106,7 @@ def discover(
             with _client(deployment, settings, one_pass.stop, allow_private) as oai:
                 yield from discovering(store, oai, settings, files, one_pass.warn)
 
-    budget = Budget(max_identifiers, seconds)
+    budget = Budget(limit, seconds)
     deployment.run("doab-discover", work, budget, host=_host(settings), lock=not no_lock)
 
 
@@ -117,21 +114,21 @@ def discover(
 def backfill(
     context: typer.Context,
     base_url: BaseUrl = None,
-    limit: Annotated[int, typer.Option(min=1, help="Bound of the pass in requests for records.")] = 500,
+    limit: Annotated[int, option_limit("requests for records")] = 500,
     seconds: Seconds = 1200,
-    rate: Rate = None,
+    interval_seconds: Interval = None,
     jitter: Jitter = None,
     use_active_file: ActiveFile = None,
     use_deleted_file: DeletedFile = None,
     ids_file: Annotated[Path | None, typer.Option(help="Ask for exactly these identifiers, one a line.")] = None,
     refresh_ids: Annotated[bool, typer.Option(help="Crawl again if the snapshot is older than a day.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the worklist; write nothing, ask nobody.")] = False,
-    allow_private: Private = None,
+    allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
     """Fetch the records that are active upstream and not stored here, newest first, until drained."""
     deployment: Deployment = context.obj
-    settings = _settings(deployment, base_url, rate, jitter)
+    settings = _settings(deployment, base_url=base_url, interval_seconds=interval_seconds, jitter=jitter)
     own = IdentifierFiles.under(deployment.paths.snapshots())
     given = _given_list(use_active_file, use_deleted_file, ids_file)
     if dry_run:
@@ -256,14 +253,9 @@ def stats(context: typer.Context, as_json: AsJson = False) -> None:
         print(f"review    {review['identifier']}  {review['why']}")
 
 
-def _settings(
-    deployment: Deployment, base_url: str | None = None, rate: float | None = None, jitter: float | None = None
-) -> DoabSettings:
-    settings = deployment.settings.section("doab", DoabSettings)
-    given = {"base_url": base_url, "rate": rate, "jitter": jitter}
-    settings = msgspec.structs.replace(settings, **{name: value for name, value in given.items() if value is not None})
-    if not (0 <= settings.rate < math.inf and 0 <= settings.jitter < math.inf):
-        raise OperatorError(f"[doab] rate and jitter must be 0 or more: {settings.rate}, {settings.jitter}")
+def _settings(deployment: Deployment, **given: object) -> DoabSettings:
+    """The table, with what a command's options say instead. Raises OperatorError."""
+    settings = override(deployment.settings.section("doab", DoabSettings), "doab", **given)
     _host(settings)
     return settings
 
@@ -300,8 +292,8 @@ def _client(
     deployment: Deployment, settings: DoabSettings, stop: Stop, private: list[str] | None
 ) -> Iterator[OaiClient]:
     policy = Policy(
-        interval=settings.rate,
-        jitter=settings.rate * settings.jitter,
+        interval_seconds=settings.interval_seconds,
+        jitter_seconds=settings.interval_seconds * settings.jitter,
         connect_seconds=settings.connect_seconds,
         read_seconds=settings.read_seconds,
         total_seconds=settings.total_seconds,
@@ -352,4 +344,4 @@ def _print_worklist(deployment: Deployment, settings: DoabSettings, given: Path 
     wanted = worklist.plan(snapshot.identifiers.keys() - malformed, live, settings.pattern())
     for identifier in wanted:
         print(identifier)
-    print(f"{len(wanted)} records would be asked for, at {settings.rate:g} s each", file=sys.stderr)
+    print(f"{len(wanted)} records would be asked for, at {settings.interval_seconds:g} s each", file=sys.stderr)

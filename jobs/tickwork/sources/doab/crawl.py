@@ -39,7 +39,7 @@ class Plan:
     origin: str
     bounds: Callable[[Identity], tuple[str, str]]
     window_items: int
-    miscount_rate: float
+    miscount_share: float
     closing: bool = False
     overlap_days: int = 0
 
@@ -175,7 +175,7 @@ def _verdict(plan: Plan, state: CrawlState, window: Window, page: Page) -> tuple
     if told is None or listed == told:
         return "", ""
     figures = f"{listed} identifiers where the server counts {told}"
-    tolerated = told - listed <= max(1.0, plan.miscount_rate * told)
+    tolerated = told - listed <= max(1.0, plan.miscount_share * told)
     if listed > told or (previous == listed and tolerated):
         return "", f"the list has {figures}; the server miscounts"
     return f"it ended with {figures}", ""

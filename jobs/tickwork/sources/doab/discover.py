@@ -76,7 +76,7 @@ def discover(
         origin,
         everything,
         settings.window_items,
-        settings.miscount_rate,
+        settings.miscount_share,
         closing=True,
         overlap_days=settings.overlap_days,
     )
@@ -104,11 +104,11 @@ def _shrunk(files: IdentifierFiles, active: int, settings: DoabSettings, warn: C
         warn(f"the snapshot before cannot be compared with: {error}")
         return ""
     before = len(snapshot.identifiers) if snapshot.source == source(settings) else 0
-    if before - active <= settings.shrink_rate * before:
+    if before - active <= settings.shrink_share * before:
         return ""
     return (
         f"the crawl found {active} active records where {before} were active before "
-        f"(limit {settings.shrink_rate:.0%} fewer). If that is true, rename {_suspect(files.active)} and "
+        f"(limit {settings.shrink_share:.0%} fewer). If that is true, rename {_suspect(files.active)} and "
         f"{_suspect(files.deleted).name} over {files.active.name} and {files.deleted.name}, and re-arm"
     )
 

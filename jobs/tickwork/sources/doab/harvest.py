@@ -38,7 +38,7 @@ def harvest(
     harvest goes on at the next pass; one with other bounds replaces it.
 
     Deletions of live records are stored at the end, all at once. Raises Halt instead, and stores none of them, when
-    they are more than `mass_delete_rate` of the live records and more than `allow_deletes`.
+    they are more than `mass_delete_share` of the live records and more than `allow_deletes`.
     """
     state = CrawlState(store.connection, VERB)
     asked = " ".join((oai.base_url, settings.prefix, settings.set, first, last))
@@ -57,7 +57,7 @@ def harvest(
         # A deletion of what is live takes its metadata away: it waits until the whole list can be judged.
         store.save(record for record in records if not record.deleted or not store.is_live(record.identifier))
 
-    plan = Plan(VERB, origin, bounds, settings.window_items, settings.miscount_rate)
+    plan = Plan(VERB, origin, bounds, settings.window_items, settings.miscount_share)
     yield from crawl(store, oai, plan, save, warn)
     deletions = _deletions(store, state)
     if alarm := _too_many(len(deletions), store, settings, allow_deletes):
@@ -102,6 +102,6 @@ def _too_many(deletions: int, store: DoabStore, settings: DoabSettings, allowed:
         return ""
     return (
         f"the server says of {deletions} of {live} records that they are deleted "
-        f"(limit {settings.mass_delete_rate:.0%}). If that is right, re-arm, then, with the same dates: "
+        f"(limit {settings.mass_delete_share:.0%}). If that is right, re-arm, then, with the same dates: "
         f"tickwork doab harvest --allow-deletes {deletions}"
     )

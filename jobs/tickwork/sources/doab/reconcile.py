@@ -54,7 +54,7 @@ def difference(live: dict[str, str], active: IdentifierList, deleted: Identifier
 
 def too_many(deletions: int, live: int, settings: DoabSettings, allowed: int) -> bool:
     """Whether so many deletions out of `live` records need a human's word, `allowed`."""
-    return deletions > max(FEW, allowed, settings.mass_delete_rate * live)
+    return deletions > max(FEW, allowed, settings.mass_delete_share * live)
 
 
 def reconcile(
@@ -62,13 +62,13 @@ def reconcile(
 ) -> Iterator[Unit]:
     """Turn what is stale into tombstones; a unit is a batch.
 
-    Raises Halt, with the figures, for more than `mass_delete_rate` of the live records and more than `allow_deletes`.
+    Raises Halt, with the figures, for more than `mass_delete_share` of the live records and more than `allow_deletes`.
     """
     live = store.live()
     stale = difference(live, active, deleted).stale
     if too_many(len(stale), len(live), settings, allow_deletes):
         raise Halt(
-            f"{len(stale)} of {len(live)} records would be deleted (limit {settings.mass_delete_rate:.0%}). If that is "
+            f"{len(stale)} of {len(live)} records would go (limit {settings.mass_delete_share:.0%}). If that is "
             f"right, re-arm, then: tickwork doab reconcile --allow-deletes {len(stale)}"
         )
     rest = iter(stale)

@@ -29,13 +29,13 @@ def told_to_wait(
     headers: Mapping[str, str],
     status: int,
     now: dt.datetime,
-    max_hold: float = MAX_HOLD_SECONDS,
+    max_hold_seconds: float = MAX_HOLD_SECONDS,
 ) -> dt.datetime | None:
     """Time (UTC) before which the server does not want to be called again; None if it did not say.
 
     `headers` are the answer's, in any case; `now` is aware. Retry-After counts with every status but 2xx, and wins over
     the reset of a rate limit, which counts with 429 and 503 or when nothing remains. What cannot be read is ignored.
-    The result lies between `now` + 1 s and `now` + `max_hold` seconds.
+    The result lies between `now` + 1 s and `now` + `max_hold_seconds` seconds.
     """
     fields = {name.lower(): value.strip() for name, value in headers.items()}
     # Moments are by the server's clock, which may be hours off ours.
@@ -47,7 +47,7 @@ def told_to_wait(
         seconds = _reset(fields, clock)
     if seconds is None:
         return None
-    held = min(max(seconds, MIN_HOLD_SECONDS), max_hold)
+    held = min(max(seconds, MIN_HOLD_SECONDS), max_hold_seconds)
     return now.astimezone(dt.UTC) + dt.timedelta(seconds=max(held, MIN_HOLD_SECONDS))
 
 

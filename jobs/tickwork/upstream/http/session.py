@@ -157,7 +157,7 @@ class Upstream:
         `host_or_url` is a URL or `hostname[:port]`, `until` is aware. A longer hold stays.
         """
         host = self._guard.check_url(host_or_url).key if "://" in host_or_url else host_or_url.lower()
-        return self._slots.hold(host, until, why, max_hold=self.policy.max_hold)
+        return self._slots.hold(host, until, why, max_hold_seconds=self.policy.max_hold_seconds)
 
     def _get_with_retries(
         self, request: requests.PreparedRequest, target: Target, wanted: _Wanted
@@ -230,7 +230,7 @@ class Upstream:
         """What the answer means to us; reads its body as far as that takes."""
         status, headers = response.status_code, response.headers
         tally.status = status
-        tally.told = told_to_wait(headers, status, dt.datetime.now(dt.UTC), self.policy.max_hold)
+        tally.told = told_to_wait(headers, status, dt.datetime.now(dt.UTC), self.policy.max_hold_seconds)
         if status in (429, 503):
             # First of all the hold is written, so that being killed now loses nothing. It lasts a second at least,
             # within which this request is over.

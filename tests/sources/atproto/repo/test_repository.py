@@ -203,7 +203,7 @@ def test_the_difference_is_gone_through_without_keeping_it():
 _LARGE = """
 import datetime as dt, sys
 from pathlib import Path
-from tickwork.atproto import repository
+from tickwork.sources.atproto.repo import repository
 with open(sys.argv[1], "rb") as file:
     with repository.read(file, sys.argv[2], None, now=dt.datetime(2026, 10, 5, tzinfo=dt.UTC)) as repo:
         print(sum(1 for _ in repo.records()))
