@@ -255,6 +255,20 @@ def test_a_server_that_counts_in_days_is_asked_in_days(tmp_path: Path, clock: Cl
         well_mannered(oai)
 
 
+def test_a_set_with_a_blank_in_its_name_has_a_cursor_like_any_other(tmp_path: Path, clock: Clock) -> None:
+    books = [replace(book, sets=("open books",)) if n % 2 else book for n, book in enumerate(BOOKS)]
+    with FakeOai(books, page_size=25, clock=clock) as oai:
+        site = Site(tmp_path, oai, set="open books")
+        assert site.run("harvest", "--from", "2000-01-01", "--limit", "20").code == MORE
+        assert site.run("harvest").code == DRAINED
+        assert len(site.stamps()) == len(books) // 2
+        assert site.cursor() == "2026-10-04T12:00:00Z"
+        clock.move(days=30)
+        assert site.run("harvest").code == DRAINED
+        assert lists(oai)[-1]["from"] == "2026-10-04T12:00:00Z"
+        assert site.cursor() == "2026-11-03T12:00:00Z"
+
+
 def test_only_the_set_that_is_asked_for_is_harvested(tmp_path: Path, clock: Clock) -> None:
     with FakeOai(BOOKS, clock=clock) as oai:
         site = Site(tmp_path, oai, set="com_20.500.12854_7")

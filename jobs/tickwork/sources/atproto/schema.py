@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sqlite_utils import Database, Migrations
 
 from tickwork.store.changes import follow
@@ -95,3 +97,34 @@ def m003_disagreements(db: Database) -> None:
         ) WITHOUT ROWID
     """)
     db.execute("ALTER TABLE repos DROP COLUMN listed_status")
+
+
+@migrations()
+def m004_lists(db: Database) -> None:
+    """A list is named by two columns, and what was several words in one becomes JSON."""
+    for statement in (
+        """
+        CREATE TABLE lists_by_collection (
+          origin TEXT NOT NULL, collection TEXT NOT NULL, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
+          pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (origin, collection)
+        ) WITHOUT ROWID""",
+        # Neither an address nor the name of a collection has a blank.
+        """
+        INSERT INTO lists_by_collection
+          SELECT substr(name, 1, instr(name || ' ', ' ') - 1), substr(name, instr(name || ' ', ' ') + 1),
+            cursor, begun, completed, pages, repositories FROM lists""",
+        "DROP TABLE lists",
+        "ALTER TABLE lists_by_collection RENAME TO lists",
+        # Only a list of all repositories can disagree with a server, so its address names it.
+        "ALTER TABLE disagreements RENAME COLUMN list TO origin",
+    ):
+        db.execute(statement)
+    connection = db.conn
+    for column in ("plc", "allow"):
+        for (words,) in connection.execute(f"SELECT DISTINCT {column} FROM repos WHERE {column} != ''").fetchall():  # noqa: S608
+            connection.execute(
+                f"UPDATE repos SET {column} = ? WHERE {column} = ?",  # noqa: S608 - the names above
+                (json.dumps(words.split()), words),
+            )
+    for (words,) in connection.execute("SELECT value FROM facts WHERE name = 'excludes'").fetchall():
+        connection.execute("UPDATE facts SET value = ? WHERE name = 'excludes'", (json.dumps(words.split()),))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from tickwork.contract.outcomes import Halt
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates
-from tickwork.sources.doab.crawl_state import CrawlState, Window
+from tickwork.sources.doab.crawl_state import CrawlState, Origin, Window
 from tickwork.sources.doab.oai import OaiClient
 from tickwork.sources.doab.response import Identity, OaiError, Page, Record
 from tickwork.sources.doab.store import DoabStore
@@ -31,12 +31,12 @@ MAX_EMPTY_PAGES = 10
 class Plan:
     """What to list: the verb, the bounds as the operator gave them, and how large a window may be.
 
-    `origin` is all that makes two crawls the same one; `closing` adds a last window over what changed meanwhile, and
-    over the `overlap_days` before, because repositories index late.
+    `closing` adds a last window over what changed meanwhile, and over the `overlap_days` before, because repositories
+    index late.
     """
 
     verb: str
-    origin: str
+    origin: Origin
     bounds: Callable[[Identity], tuple[str, str]]
     window_items: int
     miscount_share: float

@@ -12,7 +12,7 @@ from tickwork.contract.outcomes import Halt, OperatorError
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates, identifier_lists
 from tickwork.sources.doab.crawl import Plan, crawl
-from tickwork.sources.doab.crawl_state import CrawlState
+from tickwork.sources.doab.crawl_state import CrawlState, Origin
 from tickwork.sources.doab.oai import OaiClient
 from tickwork.sources.doab.response import Identity
 from tickwork.sources.doab.settings import DoabSettings
@@ -51,7 +51,7 @@ def source(settings: DoabSettings) -> str:
 
 def in_progress(store: DoabStore) -> bool:
     """Whether a crawl of identifiers was begun and not finished."""
-    return bool(CrawlState(store.connection, VERB).origin())
+    return CrawlState(store.connection, VERB).origin() is not None
 
 
 def discover(
@@ -70,7 +70,7 @@ def discover(
         )
         return first, last
 
-    origin = f"{oai.base_url} {settings.prefix} {settings.set}"
+    origin = Origin(base_url=oai.base_url, prefix=settings.prefix, set=settings.set)
     plan = Plan(
         VERB,
         origin,
