@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
 
 RESERVE_BYTES = 4096
@@ -71,7 +72,7 @@ class Markers:
             if len(reserve) == RESERVE_BYTES and reserve.strip():
                 # A reason in it: whoever was halting was killed before the rename.
                 self._path(".reserve").replace(self._path(".halted"))
-                self._sync()
+                files.sync(self.folder)
                 return
             if reserve == b" " * RESERVE_BYTES and self._path(".tally").exists():
                 return
@@ -81,7 +82,7 @@ class Markers:
             _write_through(self._path(".tally"), b"%012d %012d %012d\n" % (0, 0, now))
             _write_through(self._path(".skips"), b"%012d %012d %012d\n" % (self.skips()[0], 0, 0))
             fresh.replace(self._path(".reserve"))
-            self._sync()
+            files.sync(self.folder)
         except OSError as error:
             self._path(f".reserve.{os.getpid()}").unlink(missing_ok=True)
             raise OperatorError(
@@ -99,17 +100,16 @@ class Markers:
                 reserve.flush()
                 os.fsync(reserve.fileno())
             self._path(".reserve").replace(self._path(".halted"))
-            self._sync()
+            files.sync(self.folder)
         except OSError as error:
             if not self.halted:
                 raise OperatorError(f"{self.job} must halt ({reason}) but cannot write .halted: {error}") from error
 
     def finish(self) -> None:
         """Write `.done`. Raises OperatorError."""
-        fresh = self._path(".done.new")
         try:
-            _write_through(fresh, f"{_now()} drained\n".encode())
-            fresh.replace(self._path(".done"))
+            with files.whole(self._path(".done")) as fresh:
+                fresh.write_text(f"{_now()} drained\n", encoding="utf-8")
         except OSError as error:
             raise OperatorError(f"{self.job} drained but cannot write .done: {error}") from error
 
@@ -142,7 +142,7 @@ class Markers:
                 path.rmdir()
             else:
                 path.unlink()
-            self._sync()
+            files.sync(self.folder)
         except OSError as error:
             raise OperatorError(f"cannot remove {path}: {error.strerror}; look at it and remove it by hand") from error
 
@@ -159,13 +159,6 @@ class Markers:
             return path.read_bytes() if path.is_file() else b""
         except OSError:
             return b""
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write_through(path: Path, content: bytes) -> None:

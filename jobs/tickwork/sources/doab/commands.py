@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.runner import Pass
 from tickwork.contract.settings import override
@@ -171,7 +171,8 @@ def diff(
     if output:
         output.mkdir(parents=True, exist_ok=True)
         for name, identifiers in lists.items():
-            (output / name).write_text("".join(f"{identifier}\n" for identifier in identifiers), encoding="utf-8")
+            with files.whole(output / name, lasts=False) as partial:
+                partial.write_text("".join(f"{identifier}\n" for identifier in identifiers), encoding="utf-8")
     counts = {name: len(identifiers) for name, identifiers in lists.items()}
     print(json.dumps(counts) if as_json else "\n".join(f"{name:8} {count}" for name, count in counts.items()))
 
@@ -213,15 +214,8 @@ def export(
             return
         if output.is_dir():
             raise OperatorError(f"{output} is a folder; name a file")
-        fresh = output.with_name(output.name + ".new")
-        try:
-            with fresh.open("w", encoding="utf-8", newline="") as out:
-                count = write(store, out)
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(output)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with files.whole(output) as partial, partial.open("w", encoding="utf-8", newline="") as out:
+            count = write(store, out)
     print(f"{count} records in {output}")
 
 

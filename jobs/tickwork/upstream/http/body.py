@@ -12,6 +12,7 @@ from typing import Protocol
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
 from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING, CHUNK_BYTES, DECODERS, Incomplete
 
@@ -73,17 +74,12 @@ class Body:
 
         Raises OperatorError when the file cannot be written.
         """
-        part = path.with_name(path.name + ".part")
-        pieces = iter(self)
         try:
-            with part.open("wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-            part.replace(path)
+            # It need not last: what was fetched when the power went is fetched again.
+            with files.whole(path, lasts=False) as partial, partial.open("wb") as file:
+                file.writelines(self)
         except OSError as error:
             raise OperatorError(f"cannot write {path}: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def _check_length(self) -> None:
         transfer = self._headers.get("Transfer-Encoding")
