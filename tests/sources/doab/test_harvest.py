@@ -77,6 +77,13 @@ def test_an_interrupted_harvest_goes_on_by_its_token_also_in_a_pass_without_boun
     assert site.stamps() == stored_by(oai)
 
 
+def test_a_window_longer_than_all_of_time_reaches_back_to_its_beginning(tmp_path: Path, oai: FakeOai) -> None:
+    site = Site(tmp_path, oai, window_days=10**9, window_items=10**6)
+    assert site.run("harvest").code == DRAINED
+    assert lists(oai)[0]["from"] == "0001-01-01T00:00:00Z"
+    assert site.stamps() == stored_by(oai)
+
+
 def test_until_is_fixed_when_the_harvest_begins(site: Site, oai: FakeOai, clock: Clock) -> None:
     assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE
     clock.move(hours=1)

@@ -42,6 +42,20 @@ def test_a_page_is_read_with_its_token_and_the_lists_size(real_list: bytes) -> N
     assert page.response_date == "2026-10-05T12:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ("2026-10-05T14:00:00+02:00", "2026-10-05T12:00:00Z"),
+        ("0044-03-15T12:00:00Z", "0044-03-15T12:00:00Z"),
+        ("9999-12-31T23:59:59.9Z", "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_the_servers_clock_is_read_to_the_second_in_utc(told: str, read: str) -> None:
+    date = f"<responseDate>{told}</responseDate>"
+    page = response.page(document(f"<ListRecords><record>{HEADER}</record></ListRecords>", date), "ListRecords", URL)
+    assert page.response_date == read
+
+
 def test_no_beginning_of_a_page_is_taken_for_a_page(real_list: bytes) -> None:
     for cut in range(0, len(real_list), 331):
         with pytest.raises(response.Unreadable):
@@ -63,6 +77,7 @@ def test_no_beginning_of_a_page_is_taken_for_a_page(real_list: bytes) -> None:
         (document("<ListIdentifiers/>"), "without a ListRecords"),
         (document("<ListRecords/>", date=""), "responseDate"),
         (document("<ListRecords/>", date="<responseDate>now</responseDate>"), "responseDate"),
+        (document("<ListRecords/>", date="<responseDate>0001-01-01T00:00:00+14:00</responseDate>"), "responseDate"),
     ],
 )
 def test_what_is_no_whole_list_is_refused(body: bytes, told: str) -> None:

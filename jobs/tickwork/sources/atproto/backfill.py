@@ -5,13 +5,13 @@ Threads fetch; this generator commits, one repository at a time. What was fetche
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.stop import Stop
@@ -287,7 +287,7 @@ class Backfill:
                     file,
                     claim.did,
                     key,
-                    now=dt.datetime.now(dt.UTC),
+                    now=times.now(),
                     caps=Caps(file_bytes=self._settings.max_bytes),
                     at_least_rev=claim.rev,
                 ) as repo,
@@ -353,7 +353,7 @@ class Backfill:
         if resting := self._turns.resting:
             words.append(f"{resting} servers are left alone for now")
         if first > time.time():
-            words.append(f"the first is tried again at {dt.datetime.fromtimestamp(first, dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
+            words.append(f"the first is tried again at {times.show(times.of_unix(first))}")
         raise Transient("; ".join(words))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import sqlite3
 import sys
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import OperatorError
 from tickwork.deployment import Deployment
 from tickwork.options import AsJson
@@ -195,7 +195,7 @@ def _plain(row: sqlite3.Row) -> dict[str, object]:
         if name in _INTERNAL:
             continue
         if value is not None and name in (*_TIMES, "begun", "completed"):
-            value = dt.datetime.fromtimestamp(value, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            value = times.show(times.of_unix(value), "milliseconds")
         elif value is not None and name in _FLAGS:
             value = bool(value)
         elif name in _LISTS:

@@ -11,10 +11,10 @@ Source of the rules: OAI-PMH 2.0, sections 2.5 and 3.5 (flow control, datestamps
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Halt
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates
@@ -208,4 +208,4 @@ def _again(
 
 
 def _expired(expires: str) -> bool:
-    return bool(expires) and dt.datetime.fromisoformat(expires) <= dt.datetime.now(dt.UTC)
+    return bool(expires) and times.parse(expires) <= times.now()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
+from tickwork.contract import times
 from tickwork.sources.doab import dates
 from tickwork.sources.doab.response import Page, Record
 
@@ -84,7 +84,7 @@ class CrawlState:
         last = row[0] or self.first_response()
         until = str(self._crawl("last_response"))[: len(last)]
         if until > last:
-            first = dates.parse(last) - dt.timedelta(days=overlap_days)
+            first = times.add(dates.parse(last), -overlap_days * times.DAY)
             self._add([(dates.shown(first, day=len(last) == len("2022-01-31")), until)])
         self._connection.execute("UPDATE crawls SET closing = 1 WHERE verb = ?", (self._verb,))
 
@@ -197,8 +197,8 @@ def _by_our_clock(expires: str, response_date: str) -> str:
     Empty for what is no date, and for one that had passed when it was given: badResumptionToken will tell.
     """
     try:
-        moment = dt.datetime.fromisoformat(expires)
+        moment = times.parse(expires)
     except ValueError:
         return ""
-    life = moment.replace(tzinfo=moment.tzinfo or dt.UTC) - dates.parse(response_date)
-    return (dt.datetime.now(dt.UTC) + life).isoformat() if life > dt.timedelta() else ""
+    life = (moment - dates.parse(response_date)).total_seconds()
+    return times.add(times.now(), life).isoformat() if life > 0 else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Halt, OperatorError
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates, identifier_lists
@@ -41,7 +41,7 @@ class IdentifierFiles:
         crawled = snapshot.crawled
         if snapshot.source != source(settings) or not crawled:
             return True
-        return dt.datetime.now(dt.UTC) - dates.parse(crawled) > dt.timedelta(days=days)
+        return times.now() > times.add(dates.parse(crawled), days * times.DAY)
 
 
 def source(settings: DoabSettings) -> str:

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Sequence
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Halt
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates
@@ -67,7 +68,7 @@ def harvest(
     with store.transaction():
         store.save(deletions)
         if _moves_cursor(origin, store.fact(cursor_name)):
-            moved = dates.parse(state.first_response()) - dt.timedelta(days=settings.overlap_days)
+            moved = times.add(dates.parse(state.first_response()), -settings.overlap_days * times.DAY)
             store.remember(cursor_name, dates.shown(moved, day=False))
         state.drop()
 
@@ -80,7 +81,7 @@ def cursor_of(origin: Origin) -> str:
 def _begin(first: str, cursor: str, identity: Identity, settings: DoabSettings) -> dt.datetime:
     if first:
         return dates.parse(first, "--from")
-    rolling = dates.parse(identity.response_date) - dt.timedelta(days=settings.window_days)
+    rolling = times.add(dates.parse(identity.response_date), -settings.window_days * times.DAY)
     return min(rolling, dates.parse(cursor)) if cursor else rolling
 
 

@@ -5,12 +5,12 @@ A body that is not a whole, well-formed OAI-PMH document raises Unreadable; it i
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from dataclasses import dataclass
 
 from lxml import etree
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Transient
 
 OAI = "{http://www.openarchives.org/OAI/2.0/}"
@@ -203,7 +203,7 @@ def _whole_seconds(datestamp: str) -> str:
 def _existing(datestamp: str) -> str:
     """The datestamp, or "" if the calendar has no such day or hour."""
     try:
-        dt.datetime.fromisoformat(datestamp)
+        times.parse(datestamp)
     except ValueError:
         return ""
     return datestamp
@@ -212,11 +212,9 @@ def _existing(datestamp: str) -> str:
 def _response_date(root: etree._Element, url: str) -> str:
     text = (root.findtext(OAI + "responseDate") or "").strip()
     try:
-        parsed = dt.datetime.fromisoformat(text)
+        return times.show(times.parse(text))
     except ValueError as error:
         raise Unreadable(f"{url} answered without a valid responseDate: {text!r}") from error
-    utc = parsed.replace(tzinfo=dt.UTC) if parsed.tzinfo is None else parsed.astimezone(dt.UTC)
-    return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _number(text: str | None) -> int | None:

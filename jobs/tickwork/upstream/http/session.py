@@ -18,6 +18,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from tickwork import __version__
+from tickwork.contract import times
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.contract.stop import Stop
 from tickwork.upstream.http.body import Body, TooLarge, Undecodable
@@ -230,7 +231,7 @@ class Upstream:
         """What the answer means to us; reads its body as far as that takes."""
         status, headers = response.status_code, response.headers
         tally.status = status
-        tally.told = told_to_wait(headers, status, dt.datetime.now(dt.UTC), self.policy.max_hold_seconds)
+        tally.told = told_to_wait(headers, status, times.now(), self.policy.max_hold_seconds)
         if status in (429, 503):
             # First of all the hold is written, so that being killed now loses nothing. It lasts a second at least,
             # within which this request is over.
