@@ -14,7 +14,7 @@ from tests.upstreams.pds import Network
 
 RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(3)}
 DID, NOBODY = "did:plc:" + "a" * 24, "did:plc:" + "b" * 24
-NOTHING = "nothing is stored yet; begin with: tickwork atproto add DID, or tickwork atproto discover"
+NOTHING = "nothing is stored yet; run: tickwork atproto add DID, or tickwork atproto discover"
 
 
 @pytest.fixture
@@ -38,7 +38,6 @@ def one_line(said: Said, message: str, code: int = 2) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("stats", NOTHING),
         ("events", NOTHING),
         ("repos", NOTHING),
         (f"repo {DID}", NOTHING),

@@ -138,7 +138,7 @@ def stats(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the figures: repositories by state and fault, records, blocks, events, and where discovery is."""
     deployment: Deployment = context.obj
     part = Shard.parse(settings_of(deployment).shard)
-    with reading(deployment) as store:
+    with reading(deployment, begin="") as store:
         figures = _figures(store.connection, part)
     if as_json:
         _print(figures)

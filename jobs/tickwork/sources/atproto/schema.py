@@ -65,7 +65,6 @@ def m001_repositories(db: Database) -> None:
           name TEXT PRIMARY KEY, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
           pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0
         ) WITHOUT ROWID""",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
         """
         CREATE TABLE texts (
           id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -165,7 +164,7 @@ def diff(
     deployment: Deployment = context.obj
     settings = _settings(deployment)
     with _reading(deployment, settings) as store:
-        live = store.live() if store else {}
+        live = store.live()
     found = reconciling.difference(live, *_snapshot(deployment, settings, use_active_file, use_deleted_file))
     lists = {"missing": found.missing, "stale": [identifier for identifier, _ in found.stale], "orphan": found.orphan}
     if output:
@@ -206,9 +205,7 @@ def export(
     """Write all live records as JSON lines or CSV."""
     deployment: Deployment = context.obj
     write = exporting.write_jsonl if form == "jsonl" else exporting.write_csv
-    with _reading(deployment, _settings(deployment)) as store:
-        if store is None:
-            raise OperatorError("nothing is stored yet; harvest first")
+    with _reading(deployment, _settings(deployment), begin="tickwork doab harvest") as store:
         if output is None:
             write(store, sys.stdout)
             return
@@ -223,27 +220,20 @@ def export(
 def stats(context: typer.Context, as_json: AsJson = False) -> None:
     """Show what is stored, how far the backfill is, and what waits for a human."""
     deployment: Deployment = context.obj
-    figures: dict[str, object] = {"live": 0, "deleted": 0, "worklist": {}, "review": []}
+    states: Counter[str] = Counter()
+    reviews: list[dict[str, object]] = []
     with _reading(deployment, _settings(deployment)) as store:
-        if store:
-            live, deleted = store.counts()
-            counts: Counter[str] = Counter()
-            reviews: list[dict[str, object]] = []
-            for name in worklist.names(store):
-                todo = Worklist(store, name)
-                counts.update(todo.counts())
-                reviews += [dict(row) for row in todo.reviews()]
-            figures = {"live": live, "deleted": deleted, "worklist": dict(counts), "review": reviews}
+        live, deleted = store.counts()
+        for name in worklist.names(store):
+            todo = Worklist(store, name)
+            states.update(todo.counts())
+            reviews += [dict(row) for row in todo.reviews()]
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps({"live": live, "deleted": deleted, "worklist": dict(states), "review": reviews}))
         return
-    print(f"records   {figures['live']} live, {figures['deleted']} deleted")
-    states = figures["worklist"]
-    assert isinstance(states, dict)
+    print(f"records   {live} live, {deleted} deleted")
     print("worklist  " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none"))
-    reviews_shown = figures["review"]
-    assert isinstance(reviews_shown, list)
-    for review in reviews_shown[:20]:
+    for review in reviews[:20]:
         print(f"review    {review['identifier']}  {review['why']}")
 
 
@@ -269,16 +259,9 @@ def _store(deployment: Deployment, settings: DoabSettings) -> Iterator[DoabStore
         yield store
 
 
-@contextmanager
-def _reading(deployment: Deployment, settings: DoabSettings) -> Iterator[DoabStore | None]:
-    """The store for reading, or None when there is none yet."""
-    path = deployment.paths.database("doab")
-    opened = DoabStore.open(path, settings.pattern(), read_only=True) if path.exists() else nullcontext()
-    try:
-        with opened as store:
-            yield store
-    except sqlite3.DatabaseError as error:
-        raise OperatorError(f"cannot read {path}: {error}. Restore it from a copy") from error
+def _reading(deployment: Deployment, settings: DoabSettings, *, begin: str = "") -> AbstractContextManager[DoabStore]:
+    """The store, to be looked at; an empty one, or with `begin` OperatorError, where there is none yet."""
+    return DoabStore.reading(deployment.paths.database("doab"), settings.pattern(), begin=begin)
 
 
 @contextmanager
@@ -334,7 +317,7 @@ def _print_worklist(deployment: Deployment, settings: DoabSettings, given: Path 
         return
     malformed = set(backfilling.malformed_in(snapshot, settings))
     with _reading(deployment, settings) as store:
-        live = store.live() if store else {}
+        live = store.live()
     wanted = worklist.plan(snapshot.identifiers.keys() - malformed, live, settings.pattern())
     for identifier in wanted:
         print(identifier)

@@ -71,7 +71,6 @@ def m001_records_crawls_worklist(db: Database) -> None:
         ) WITHOUT ROWID""",
         "CREATE INDEX worklist_todo ON worklist (list, state, position)",
         "CREATE INDEX worklist_settled ON worklist (list, settled)",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ):
         db.execute(statement)
 
