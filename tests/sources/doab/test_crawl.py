@@ -10,7 +10,8 @@ import pytest
 from tickwork.contract.outcomes import Halt
 from tickwork.sources.doab.crawl import MAX_EMPTY_PAGES, MAX_RESTARTS, Plan, crawl
 from tickwork.sources.doab.crawl_state import CrawlState, Origin
-from tickwork.sources.doab.response import Identity, OaiError, Page, Record, Token
+from tickwork.sources.doab.errors import OaiError
+from tickwork.sources.doab.response import Identity, Page, Record, Token
 from tickwork.sources.doab.settings import DoabSettings
 from tickwork.sources.doab.store import DoabStore
 

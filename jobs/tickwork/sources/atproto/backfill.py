@@ -17,9 +17,19 @@ from tickwork.contract.runner import Pass
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Unit
 from tickwork.sources.atproto import events
-from tickwork.sources.atproto.apply_diff import Unwanted, keep
+from tickwork.sources.atproto.apply_diff import keep
+from tickwork.sources.atproto.errors import (
+    DirectoryDown,
+    DirectoryHeld,
+    Fault,
+    Gone,
+    Kind,
+    Removed,
+    Unresolved,
+    Unwanted,
+)
 from tickwork.sources.atproto.filter import Filter
-from tickwork.sources.atproto.queue import Claim, Kind, Queue, Removed
+from tickwork.sources.atproto.queue import Claim, Queue
 from tickwork.sources.atproto.repo import repository
 from tickwork.sources.atproto.repo.car import Caps
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
@@ -28,15 +38,7 @@ from tickwork.sources.atproto.repo.identity import Identity
 from tickwork.sources.atproto.repo.repository import Repository
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import AtprotoStore
-from tickwork.sources.atproto.xrpc_client import (
-    DirectoryDown,
-    DirectoryHeld,
-    Fault,
-    Gone,
-    Unresolved,
-    XrpcClient,
-    host_of,
-)
+from tickwork.sources.atproto.xrpc_client import XrpcClient, host_of
 from tickwork.upstream.fetch_pool import FetchPool
 from tickwork.upstream.host_turns import HostTurns
 

@@ -16,15 +16,14 @@ import msgspec
 from tickwork.contract.outcomes import Held, OperatorError, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Unit
+from tickwork.sources.atproto.errors import Paused
 from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.queue import Queue
 from tickwork.sources.atproto.repo.identifiers import is_did, is_tid
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import GONE, AtprotoStore
 from tickwork.sources.atproto.xrpc_client import host_of
-from tickwork.upstream.http.body import TooLarge
-from tickwork.upstream.http.guard import UnsafeUrl
-from tickwork.upstream.http.response import Forbidden, UnexpectedStatus
+from tickwork.upstream.http.errors import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl
 from tickwork.upstream.http.session import Upstream
 from tickwork.upstream.shards import Shard
 
@@ -34,10 +33,6 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 MAX_CURSOR = 2048
 """Characters of a cursor as it is written in a URL."""
 _LISTED_GONE = ("deactivated", "takendown", "suspended")
-
-
-class Paused(Transient):
-    """Enough repositories wait to be fetched."""
 
 
 class _Listed(msgspec.Struct):

@@ -10,13 +10,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tickwork.sources.atproto.errors import Kind, Removed
 from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.repo.identity import Identity
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import GONE, AtprotoStore
 from tickwork.upstream.shards import Shard
-
-Kind = Literal["ratelimited", "transport", "generic"]
 
 JITTER = 0.1
 MAX_WHY = 500
@@ -44,10 +43,6 @@ class Claim:
     """Directories that are asked for it instead of the usual ones."""
     allow: tuple[str, ...]
     """Networks that may be called for it although they are not public."""
-
-
-class Removed(Exception):  # noqa: N818 - it was taken out of the store, which is nobody's error
-    """The repository was removed while it was fetched."""
 
 
 class Queue:

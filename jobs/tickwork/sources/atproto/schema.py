@@ -102,18 +102,18 @@ def m003_disagreements(db: Database) -> None:
 def m004_lists(db: Database) -> None:
     """A list is named by two columns, and what was several words in one becomes JSON."""
     for statement in (
+        "ALTER TABLE lists RENAME TO lists_by_name",
         """
-        CREATE TABLE lists_by_collection (
+        CREATE TABLE lists (
           origin TEXT NOT NULL, collection TEXT NOT NULL, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
           pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (origin, collection)
         ) WITHOUT ROWID""",
         # Neither an address nor the name of a collection has a blank.
         """
-        INSERT INTO lists_by_collection
+        INSERT INTO lists
           SELECT substr(name, 1, instr(name || ' ', ' ') - 1), substr(name, instr(name || ' ', ' ') + 1),
-            cursor, begun, completed, pages, repositories FROM lists""",
-        "DROP TABLE lists",
-        "ALTER TABLE lists_by_collection RENAME TO lists",
+            cursor, begun, completed, pages, repositories FROM lists_by_name""",
+        "DROP TABLE lists_by_name",
         # Only a list of all repositories can disagree with a server, so its address names it.
         "ALTER TABLE disagreements RENAME COLUMN list TO origin",
     ):

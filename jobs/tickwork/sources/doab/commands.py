@@ -36,7 +36,8 @@ from tickwork.sources.doab.oai import OaiClient
 from tickwork.sources.doab.settings import DoabSettings
 from tickwork.sources.doab.store import DoabStore
 from tickwork.sources.doab.worklist import Worklist
-from tickwork.upstream.http.guard import Guard, UnsafeUrl
+from tickwork.upstream.http.errors import UnsafeUrl
+from tickwork.upstream.http.guard import Guard
 from tickwork.upstream.policy import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Books from an OAI-PMH repository (DOAB is the shipped profile).")

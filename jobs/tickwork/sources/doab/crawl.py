@@ -19,8 +19,9 @@ from tickwork.contract.outcomes import Halt
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates
 from tickwork.sources.doab.crawl_state import CrawlState, Origin, Window
+from tickwork.sources.doab.errors import OaiError
 from tickwork.sources.doab.oai import OaiClient
-from tickwork.sources.doab.response import Identity, OaiError, Page, Record
+from tickwork.sources.doab.response import Identity, Page, Record
 from tickwork.sources.doab.store import DoabStore
 
 MAX_RESTARTS = 3

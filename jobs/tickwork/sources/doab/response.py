@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from tickwork.contract import times
-from tickwork.contract.outcomes import Transient
+from tickwork.sources.doab.errors import OaiError, Unreadable
 
 OAI = "{http://www.openarchives.org/OAI/2.0/}"
 
@@ -23,18 +23,6 @@ _DECLARATION = re.compile(rb"<\?xml[^>]*\?>")
 _ENCODING = re.compile(rb"\sencoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,8}));")
 _DATESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d:\d\d)(?:\.\d+)?Z)?", re.ASCII)
-
-
-class Unreadable(Transient):
-    """An answer that is no OAI-PMH document: cut off, an HTML page, an error page, broken XML."""
-
-
-class OaiError(Exception):
-    """The server answered with an `<error>`; `code` is one of the protocol's (noRecordsMatch, ...)."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}" if message else code)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

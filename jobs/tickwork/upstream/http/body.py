@@ -14,15 +14,8 @@ from urllib3.exceptions import HTTPError
 
 from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
-from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING, CHUNK_BYTES, DECODERS, Incomplete
-
-
-class TooLarge(Exception):  # noqa: N818 - a limit of ours, not a fault
-    """The body is larger than allowed, as sent or once decoded."""
-
-
-class Undecodable(Exception):  # noqa: N818 - named for what the body is
-    """The body is encoded in a way we did not ask for."""
+from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING, CHUNK_BYTES, DECODERS
+from tickwork.upstream.http.errors import Incomplete, TooLarge, Undecodable
 
 
 class RawBody(Protocol):
