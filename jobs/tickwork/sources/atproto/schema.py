@@ -6,9 +6,11 @@ import json
 
 from sqlite_utils import Database, Migrations
 
-from tickwork.store.changes import follow
+from tickwork.store.changes import follow, follow_values, touch_statements
 
 migrations = Migrations("atproto")
+
+_FOLLOWED = ("title", "text", "langs", "tags", "created")
 
 
 @migrations()
@@ -74,7 +76,7 @@ def m001_repositories(db: Database) -> None:
         )""",
     ):
         db.execute(statement)
-    follow(db, "texts", ["title", "text", "langs", "tags", "created"])
+    follow(db, "texts", _FOLLOWED)
 
 
 @migrations()
@@ -99,7 +101,19 @@ def m003_disagreements(db: Database) -> None:
 
 
 @migrations()
-def m004_lists(db: Database) -> None:
+def m004_changes_of_value(db: Database) -> None:
+    """The feed tells of changes of value only; a handle that changes puts the account's texts into it by itself."""
+    follow_values(db, "texts", _FOLLOWED)
+    db.execute("DROP TRIGGER repos_handle")
+    touched = "; ".join(touch_statements("texts", "did = new.did"))
+    db.execute(f"""
+        CREATE TRIGGER repos_handle AFTER UPDATE OF handle ON repos WHEN old.handle IS NOT new.handle
+        BEGIN {touched}; END
+    """)
+
+
+@migrations()
+def m005_lists(db: Database) -> None:
     """A list is named by two columns, and what was several words in one becomes JSON."""
     for statement in (
         "ALTER TABLE lists RENAME TO lists_by_name",

@@ -6,7 +6,7 @@ import json
 
 from sqlite_utils import Database, Migrations
 
-from tickwork.store.changes import follow
+from tickwork.store.changes import follow, follow_values
 
 # What says when we heard of a record, and nothing of the record itself.
 _OF_OURS = {"id", "datestamp", "first_seen", "last_changed"}
@@ -78,11 +78,17 @@ def m001_records_crawls_worklist(db: Database) -> None:
 @migrations()
 def m002_changes(db: Database) -> None:
     """The change feed that embedding and publishing follow."""
-    follow(db, "records", [column for column in db["records"].columns_dict if column not in _OF_OURS])
+    follow(db, "records", _followed(db))
 
 
 @migrations()
-def m003_origins(db: Database) -> None:
+def m003_changes_of_value(db: Database) -> None:
+    """The feed tells of changes of value only."""
+    follow_values(db, "records", _followed(db))
+
+
+@migrations()
+def m004_origins(db: Database) -> None:
     """What a crawl, and a cursor, is of becomes JSON: joined by blanks, a set with a blank could not be told apart."""
     connection = db.conn
     for verb, text in connection.execute("SELECT verb, origin FROM crawls").fetchall():
@@ -98,3 +104,7 @@ def m003_origins(db: Database) -> None:
         list_of = json.dumps(name.removeprefix(cursor).split(" ", 2), ensure_ascii=False)
         connection.execute("DELETE FROM facts WHERE name = ?", (name,))
         connection.execute("INSERT INTO facts VALUES (?, ?)", (f"{cursor}{list_of}", value))
+
+
+def _followed(db: Database) -> list[str]:
+    return [column for column in db["records"].columns_dict if column not in _OF_OURS]
