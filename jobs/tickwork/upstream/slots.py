@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tickwork.contract import times
 from tickwork.contract.database import connect
 from tickwork.contract.outcomes import Held, OperatorError
 from tickwork.contract.processes import boot_id, is_running, started_at
@@ -194,7 +195,7 @@ class Slots:
 
     def hold(self, host: str, until: dt.datetime, why: str, *, max_hold_seconds: float = MAX_HOLD_SECONDS) -> Held:
         """Keep everybody from calling `host` before `until`; a longer hold in force stays. Gives the hold in force."""
-        with self._writing(f"the hold on {host} until {until:%Y-%m-%dT%H:%M:%SZ} was not recorded") as db:
+        with self._writing(f"the hold on {host} until {times.show(until)} was not recorded") as db:
             now = self._clock()
             self._count(db, host, now, holds=1)
             return self._place(db, self._host(db, host), now, until.timestamp(), why, max_hold_seconds)
@@ -204,7 +205,13 @@ class Slots:
         with self._reading() as db:
             rows = db.execute("SELECT * FROM hosts WHERE hold_until > ? ORDER BY host", (self._clock(),)).fetchall()
         return [
-            Hold(row["host"], _utc(row["hold_until"]), _utc(row["hold_since"]), row["hold_why"], row["strikes"])
+            Hold(
+                row["host"],
+                times.of_unix(row["hold_until"]),
+                times.of_unix(row["hold_since"]),
+                row["hold_why"],
+                row["strikes"],
+            )
             for row in rows
         ]
 
@@ -229,7 +236,7 @@ class Slots:
 
     def report(self, days: int) -> list[Traffic]:
         """Traffic of the last `days` UTC days (1 is today), newest day first, then by host."""
-        since = dt.date.fromisoformat(_day(self._clock())) - dt.timedelta(days=days - 1)
+        since = times.add(times.of_unix(self._clock()), -(days - 1) * times.DAY).date()
         with self._reading() as db:
             rows = db.execute(
                 "SELECT host, day, requests, bytes, answers_429, answers_503, faults, holds FROM traffic"
@@ -253,7 +260,7 @@ class Slots:
             # Only a clock that was set back can bring this about; a hold of years would be a silent halt.
             until = now + max_hold_seconds
             db.execute("UPDATE hosts SET hold_until = ? WHERE host = ?", (until, row["host"]))
-        return Held(row["host"], _utc(until), row["hold_why"])
+        return Held(row["host"], times.of_unix(until), row["hold_why"])
 
     def _wait(self, db: sqlite3.Connection, row: sqlite3.Row, policy: Policy, now: float) -> float:
         """Seconds until a slot may be free; 0 when one is."""
@@ -298,7 +305,7 @@ class Slots:
             "UPDATE hosts SET hold_until = ?, hold_why = ?, hold_since = ? WHERE host = ?",
             (until, why, since, row["host"]),
         )
-        return Held(row["host"], _utc(until), why)
+        return Held(row["host"], times.of_unix(until), why)
 
     def _count(self, db: sqlite3.Connection, host: str, now: float, **counts: int) -> None:
         day = _day(now)
@@ -324,7 +331,7 @@ class Slots:
                 for statement in _SCHEMA.split(";\n"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {_VERSION}")
-            kept = dt.date.fromisoformat(_day(self._clock())) - dt.timedelta(days=KEEP_TRAFFIC_DAYS)
+            kept = times.add(times.of_unix(self._clock()), -KEEP_TRAFFIC_DAYS * times.DAY).date()
             db.execute("DELETE FROM traffic WHERE day < ?", (kept.isoformat(),))
 
     @contextmanager
@@ -357,12 +364,8 @@ class Slots:
                     self._connection.execute("ROLLBACK")
 
 
-def _utc(seconds: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC)
-
-
 def _day(seconds: float) -> str:
-    return _utc(seconds).date().isoformat()
+    return times.of_unix(seconds).date().isoformat()
 
 
 def _alive(lease: sqlite3.Row) -> bool:

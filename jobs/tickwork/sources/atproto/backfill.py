@@ -5,21 +5,31 @@ Threads fetch; this generator commits, one repository at a time. What was fetche
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Unit
 from tickwork.sources.atproto import events
-from tickwork.sources.atproto.apply_diff import Unwanted, keep
+from tickwork.sources.atproto.apply_diff import keep
+from tickwork.sources.atproto.errors import (
+    DirectoryDown,
+    DirectoryHeld,
+    Fault,
+    Gone,
+    Kind,
+    Removed,
+    Unresolved,
+    Unwanted,
+)
 from tickwork.sources.atproto.filter import Filter
-from tickwork.sources.atproto.queue import Claim, Kind, Queue, Removed
+from tickwork.sources.atproto.queue import Claim, Queue
 from tickwork.sources.atproto.repo import repository
 from tickwork.sources.atproto.repo.car import Caps
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
@@ -28,15 +38,7 @@ from tickwork.sources.atproto.repo.identity import Identity
 from tickwork.sources.atproto.repo.repository import Repository
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import AtprotoStore
-from tickwork.sources.atproto.xrpc_client import (
-    DirectoryDown,
-    DirectoryHeld,
-    Fault,
-    Gone,
-    Unresolved,
-    XrpcClient,
-    host_of,
-)
+from tickwork.sources.atproto.xrpc_client import XrpcClient, host_of
 from tickwork.upstream.fetch_pool import FetchPool
 from tickwork.upstream.host_turns import HostTurns
 
@@ -287,7 +289,7 @@ class Backfill:
                     file,
                     claim.did,
                     key,
-                    now=dt.datetime.now(dt.UTC),
+                    now=times.now(),
                     caps=Caps(file_bytes=self._settings.max_bytes),
                     at_least_rev=claim.rev,
                 ) as repo,
@@ -353,7 +355,7 @@ class Backfill:
         if resting := self._turns.resting:
             words.append(f"{resting} servers are left alone for now")
         if first > time.time():
-            words.append(f"the first is tried again at {dt.datetime.fromtimestamp(first, dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
+            words.append(f"the first is tried again at {times.show(times.of_unix(first))}")
         raise Transient("; ".join(words))
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tickwork.sources.atproto.errors import Kind, Removed
 from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.repo.identity import Identity
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import GONE, AtprotoStore
 from tickwork.upstream.shards import Shard
-
-Kind = Literal["ratelimited", "transport", "generic"]
 
 JITTER = 0.1
 MAX_WHY = 500
@@ -39,12 +39,10 @@ class Claim:
     asked: int
     filter: str
     """Fingerprint of the filter by which its records were chosen; empty to have them chosen anew."""
-    plc: str
-    allow: str
-
-
-class Removed(Exception):  # noqa: N818 - it was taken out of the store, which is nobody's error
-    """The repository was removed while it was fetched."""
+    plc: tuple[str, ...]
+    """Directories that are asked for it instead of the usual ones."""
+    allow: tuple[str, ...]
+    """Networks that may be called for it although they are not public."""
 
 
 class Queue:
@@ -95,23 +93,22 @@ class Queue:
 
     # Filling.
 
-    def add(self, dids: Iterable[str], *, plc: str = "", allow: str = "") -> tuple[int, int]:
+    def add(self, dids: Iterable[str], *, plc: Sequence[str] = (), allow: Sequence[str] = ()) -> tuple[int, int]:
         """Add accounts by name: how many are new, how many were there. What is there already is due again."""
         new = known = 0
         now = time.time()
+        asked = _as_json(plc), _as_json(allow)
         for did in dict.fromkeys(dids):
             added = self._connection.execute(
                 "INSERT INTO repos (did, explicit, next_retry, added, plc, allow) VALUES (?, 1, ?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING",
-                (did, now, now, plc, allow),
+                (did, now, now, *asked),
             )
             if added.rowcount:
                 new += 1
                 continue
             known += 1
-            self._connection.execute(
-                "UPDATE repos SET explicit = 1, plc = ?, allow = ? WHERE did = ?", (plc, allow, did)
-            )
+            self._connection.execute("UPDATE repos SET explicit = 1, plc = ?, allow = ? WHERE did = ?", (*asked, did))
             self.ask(did)
         return new, known
 
@@ -144,7 +141,7 @@ class Queue:
 
         Only when the settings have changed since the last time.
         """
-        excluded = frozenset(self._store.fact("excludes").split())
+        excluded = frozenset(_from_json(self._store.fact("excludes")))
         if self._store.fact("filter") == wanted.fingerprint and excluded == wanted.excludes:
             return
         with self._store.transaction():
@@ -160,7 +157,7 @@ class Queue:
                 "UPDATE repos SET tracked = 0, next_retry = NULL WHERE did = ?", [(did,) for did in wanted.excludes]
             )
             self._store.remember("filter", wanted.fingerprint)
-            self._store.remember("excludes", " ".join(sorted(wanted.excludes)))
+            self._store.remember("excludes", _as_json(sorted(wanted.excludes)))
 
     # Leaving. Each raises Removed when the repository is no longer the one that was claimed.
 
@@ -247,4 +244,14 @@ def _about(seconds: float) -> float:
 
 
 def _claim(row: sqlite3.Row) -> Claim:
-    return Claim(**{name: row[name] for name in row.keys()})  # noqa: SIM118 - a Row iterates over its values
+    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row iterates over its values
+    return Claim(**values | {name: _from_json(row[name]) for name in ("plc", "allow")})
+
+
+def _as_json(words: Sequence[str]) -> str:
+    """Several words in one column, which is empty for none."""
+    return json.dumps(words) if words else ""
+
+
+def _from_json(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()

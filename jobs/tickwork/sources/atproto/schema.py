@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from sqlite_utils import Database, Migrations
 
 from tickwork.store.changes import follow, follow_values, touch_statements
@@ -65,7 +67,6 @@ def m001_repositories(db: Database) -> None:
           name TEXT PRIMARY KEY, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
           pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0
         ) WITHOUT ROWID""",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
         """
         CREATE TABLE texts (
           id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -109,3 +110,34 @@ def m004_changes_of_value(db: Database) -> None:
         CREATE TRIGGER repos_handle AFTER UPDATE OF handle ON repos WHEN old.handle IS NOT new.handle
         BEGIN {touched}; END
     """)
+
+
+@migrations()
+def m005_lists(db: Database) -> None:
+    """A list is named by two columns, and what was several words in one becomes JSON."""
+    for statement in (
+        "ALTER TABLE lists RENAME TO lists_by_name",
+        """
+        CREATE TABLE lists (
+          origin TEXT NOT NULL, collection TEXT NOT NULL, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
+          pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (origin, collection)
+        ) WITHOUT ROWID""",
+        # Neither an address nor the name of a collection has a blank.
+        """
+        INSERT INTO lists
+          SELECT substr(name, 1, instr(name || ' ', ' ') - 1), substr(name, instr(name || ' ', ' ') + 1),
+            cursor, begun, completed, pages, repositories FROM lists_by_name""",
+        "DROP TABLE lists_by_name",
+        # Only a list of all repositories can disagree with a server, so its address names it.
+        "ALTER TABLE disagreements RENAME COLUMN list TO origin",
+    ):
+        db.execute(statement)
+    connection = db.conn
+    for column in ("plc", "allow"):
+        for (words,) in connection.execute(f"SELECT DISTINCT {column} FROM repos WHERE {column} != ''").fetchall():  # noqa: S608
+            connection.execute(
+                f"UPDATE repos SET {column} = ? WHERE {column} = ?",  # noqa: S608 - the names above
+                (json.dumps(words.split()), words),
+            )
+    for (words,) in connection.execute("SELECT value FROM facts WHERE name = 'excludes'").fetchall():
+        connection.execute("UPDATE facts SET value = ? WHERE name = 'excludes'", (json.dumps(words.split()),))

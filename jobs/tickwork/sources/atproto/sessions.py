@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -50,17 +49,12 @@ def writing(deployment: Deployment) -> Iterator[AtprotoStore]:
         yield store
 
 
-@contextmanager
-def reading(deployment: Deployment) -> Iterator[AtprotoStore]:
-    """The store, to be looked at. Raises OperatorError where there is none yet, or it cannot be read."""
-    path = deployment.paths.database("atproto")
-    if not path.exists():
-        raise OperatorError("nothing is stored yet; begin with: tickwork atproto add DID, or tickwork atproto discover")
-    try:
-        with AtprotoStore.open(path, read_only=True) as store:
-            yield store
-    except sqlite3.DatabaseError as error:
-        raise OperatorError(f"cannot read {path}: {error}. Restore it from a copy") from error
+BEGIN = "tickwork atproto add DID, or tickwork atproto discover"
+
+
+def reading(deployment: Deployment, *, begin: str = BEGIN) -> AbstractContextManager[AtprotoStore]:
+    """The store, to be looked at; where there is none yet OperatorError, or without `begin` an empty one."""
+    return AtprotoStore.reading(deployment.paths.database("atproto"), begin=begin)
 
 
 class Sessions:

@@ -8,15 +8,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tickwork.contract.outcomes import Held, Transient
-from tickwork.sources.atproto.queue import Kind
+from tickwork.sources.atproto.errors import DirectoryDown, DirectoryHeld, Fault, Gone, Unresolved
 from tickwork.sources.atproto.repo import identity as identities
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
 from tickwork.sources.atproto.repo.identifiers import is_tid
 from tickwork.sources.atproto.repo.identity import Identity
-from tickwork.upstream.http.body import TooLarge
 from tickwork.upstream.http.challenge import is_html
-from tickwork.upstream.http.guard import DEFAULT_PORTS, UnsafeUrl
-from tickwork.upstream.http.response import Forbidden, Response, UnexpectedStatus
+from tickwork.upstream.http.errors import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl
+from tickwork.upstream.http.guard import DEFAULT_PORTS
+from tickwork.upstream.http.response import Response
 from tickwork.upstream.http.session import Upstream
 
 MAX_DOCUMENT_BYTES = 256 * 1024
@@ -29,38 +29,6 @@ GONE_ERRORS = {
     "RepoTakendown": "takendown",
     "RepoSuspended": "suspended",
 }
-
-
-class Fault(Exception):  # noqa: N818 - what went wrong with one account
-    """An account's document or repository could not be had, this time."""
-
-    def __init__(self, kind: Kind, why: str) -> None:
-        super().__init__(why)
-        self.kind: Kind = kind
-
-
-class Unresolved(Fault):
-    """It was the document: nothing was asked of the account's server."""
-
-
-class Gone(Exception):  # noqa: N818 - a state of the account
-    """There is no repository to be had: `status` is deactivated, takendown, suspended, deleted or tombstoned."""
-
-    def __init__(self, status: str, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-
-
-class DirectoryDown(Exception):  # noqa: N818 - says what is the matter
-    """No directory of did:plc answers: the fault of none of the accounts."""
-
-
-class DirectoryHeld(DirectoryDown):
-    """The directories of did:plc want silence until `until`."""
-
-    def __init__(self, held: Held) -> None:
-        super().__init__(str(held))
-        self.held = held
 
 
 class XrpcClient:

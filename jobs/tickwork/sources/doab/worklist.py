@@ -13,6 +13,7 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from tickwork.contract import times
 from tickwork.sources.doab.identifier_lists import order_key
 from tickwork.sources.doab.store import DoabStore
 
@@ -88,7 +89,7 @@ class Worklist:
         attempts = item.attempts + (state != "present")
         # An exponent beyond the cap's would overflow a timedelta long before the attempts run out.
         delay = dt.timedelta() if soon else min(RETRY_BASE * 2 ** min(attempts, 12), RETRY_CAP)
-        due = (dt.datetime.now(dt.UTC) + delay).isoformat(timespec="microseconds") if state == "retry" else ""
+        due = (times.now() + delay).isoformat(timespec="microseconds") if state == "retry" else ""
         self._connection.execute(
             "UPDATE worklist SET state = ?, attempts = ?, next_attempt = ?, settled = ?, why = ?"
             " WHERE list = ? AND identifier = ?",
@@ -134,4 +135,4 @@ def names(store: DoabStore) -> list[str]:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+    return times.now().isoformat(timespec="microseconds")

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import idna
 
 from tickwork.contract.stop import Stop
+from tickwork.upstream.http.errors import UnsafeUrl
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,7 +26,6 @@ Resolve = Callable[[str, int], list[str]]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL_CHARACTERS = 4096
-MAX_SHOWN_CHARACTERS = 200
 # How often a look-up looks at the stop: getaddrinfo cannot be interrupted.
 _RESOLVE_POLL_SECONDS = 0.05
 
@@ -51,18 +51,6 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 # A last label like this makes resolvers read the whole name as an IPv4 address, in octal or hex if need be.
 _NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
-_SECRET = re.compile(
-    r"([?&](?:[^=&]*[_-])?(?:api_?key|key|token|secret|password|passwd|pass|auth|sig|signature)=)[^&#]*", re.I
-)
-
-
-class UnsafeUrl(Exception):  # noqa: N818 - a refusal, not a fault
-    """A URL we do not call; the message names it, the reason and, where one exists, the way to allow it."""
-
-    def __init__(self, url: str, why: str) -> None:
-        super().__init__(f"refused {shown(url)}: {why}")
-        self.url = url
-        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +74,6 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address not in _GLOBAL_UNICAST):
         return False
     return address.is_global and not any(address in network for network in _REFUSED)
-
-
-def shown(url: str) -> str:
-    """`url` as it may stand in a message: no user, password or secret, nothing unprintable, not too long."""
-    url = re.sub(r"^([^/?#]*//)[^/?#]*@", r"\1", url[: 4 * MAX_SHOWN_CHARACTERS])
-    url = _SECRET.sub(r"\1…", url)
-    url = "".join(character if character.isprintable() else "�" for character in url)
-    return url if len(url) <= MAX_SHOWN_CHARACTERS else url[: MAX_SHOWN_CHARACTERS - 1] + "…"
 
 
 def system_resolve(host: str, port: int) -> list[str]:
