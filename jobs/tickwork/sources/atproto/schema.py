@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+from urllib.parse import urlsplit
+
 from sqlite_utils import Database, Migrations
 
 from tickwork.store.changes import follow
+from tickwork.upstream.hosts import UNKNOWN, InvalidHostError, host_key, server_of
 
 migrations = Migrations("atproto")
 
@@ -95,3 +99,36 @@ def m003_disagreements(db: Database) -> None:
         ) WITHOUT ROWID
     """)
     db.execute("ALTER TABLE repos DROP COLUMN listed_status")
+
+
+@migrations()
+def m004_hosts(db: Database) -> None:
+    """Servers and lists that were stored under another spelling of their address have the one that is used now.
+
+    A server that cannot be named is not known: it is read anew from the account's document.
+    """
+
+    @cache
+    def as_key(stored: str) -> str:
+        try:
+            return host_key(stored)
+        except InvalidHostError:
+            return UNKNOWN
+
+    @cache
+    def as_address(stored: str) -> str:
+        url, blank, collection = stored.partition(" ")
+        try:
+            return server_of(url).origin + urlsplit(url).path.rstrip("/") + blank + collection
+        except InvalidHostError:
+            return stored
+
+    db.register_function(as_key, deterministic=True)
+    db.register_function(as_address, deterministic=True)
+    db.execute("UPDATE repos SET host = as_key(host) WHERE host != '' AND host != as_key(host)")
+    db.execute("UPDATE repos SET pds = as_address(pds) WHERE pds != '' AND pds != as_address(pds)")
+    # Of two spellings of one list, the one that was right already is kept, or either.
+    db.execute("UPDATE OR IGNORE lists SET name = as_address(name) WHERE name != as_address(name)")
+    db.execute("DELETE FROM lists WHERE name != as_address(name)")
+    db.execute("UPDATE OR IGNORE disagreements SET list = as_address(list) WHERE list != as_address(list)")
+    db.execute("DELETE FROM disagreements WHERE list != as_address(list)")
