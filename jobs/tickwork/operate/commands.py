@@ -169,8 +169,8 @@ def clear_hold(context: typer.Context, host: str, why: Why, as_json: AsJson = Fa
     with slots(context.obj.paths, read_only=False) as opened:
         if opened is None:
             raise OperatorError(f"no hold is in force on {host}: nothing was ever asked of it")
-        opened.clear(host, operator(), why)
-    print(json.dumps({"host": host, "cleared": True}) if as_json else f"{host} may be called again")
+        cleared = opened.clear(host, operator(), why)
+    print(json.dumps({"host": cleared, "cleared": True}) if as_json else f"{cleared} may be called again")
 
 
 def manners(

@@ -23,6 +23,8 @@ from tickwork.contract import times
 from tickwork.contract.database import connect
 from tickwork.contract.outcomes import Held, OperatorError
 from tickwork.contract.processes import boot_id, is_running, started_at
+from tickwork.upstream.backoff import backoff
+from tickwork.upstream.hosts import DEFAULT_PORTS, HostKey, InvalidHostError, host_key
 from tickwork.upstream.policy import DAY_SECONDS, MAX_HOLD_SECONDS, Policy
 
 KEEP_TRAFFIC_DAYS = 90
@@ -131,11 +133,11 @@ class Slots:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def claim(self, host: str, policy: Policy, deadline_seconds: float) -> Flight | float:
+    def claim(self, host: HostKey, policy: Policy, deadline_seconds: float) -> Flight | float:
         """Take a slot for one request to `host`, or give the seconds after which to ask again.
 
-        `host` is lower-case `hostname:port` without a default port. The lease ends with `settle`, with the process, or
-        after `deadline_seconds`. Raises Held while the host is on hold. Nothing may be sent unless a Flight came back.
+        The lease ends with `settle`, with the process, or after `deadline_seconds`. Raises Held while the host is on
+        hold. Nothing may be sent unless a Flight came back.
         """
         with self._writing("no request was sent") as db:
             now = self._clock()
@@ -173,8 +175,7 @@ class Slots:
             strikes = int(row["strikes"])
             until = hold_until.timestamp() if hold_until else None
             if status in STRIKES and until is None:
-                base, cap = STRIKES[status]
-                until = now + min(base * 2.0 ** min(strikes, 32), cap)
+                until = now + backoff(strikes, *STRIKES[status])
                 strikes += 1
             elif 0 < status < 400:
                 strikes = 0
@@ -193,7 +194,7 @@ class Slots:
                 return None
             return self._place(db, row, now, until, why or f"answered {status}", flight.policy.max_hold_seconds)
 
-    def hold(self, host: str, until: dt.datetime, why: str, *, max_hold_seconds: float = MAX_HOLD_SECONDS) -> Held:
+    def hold(self, host: HostKey, until: dt.datetime, why: str, *, max_hold_seconds: float = MAX_HOLD_SECONDS) -> Held:
         """Keep everybody from calling `host` before `until`; a longer hold in force stays. Gives the hold in force."""
         with self._writing(f"the hold on {host} until {times.show(until)} was not recorded") as db:
             now = self._clock()
@@ -215,24 +216,31 @@ class Slots:
             for row in rows
         ]
 
-    def clear(self, host: str, who: str, why: str) -> None:
+    def clear(self, host: str, who: str, why: str) -> HostKey:
         """Lift the hold on `host` and forget its strikes, on the word of `who`, which is kept in the audit table.
 
-        Raises OperatorError when `why` is empty or no hold is in force.
+        `host` is a key, or any other spelling of the server, a URL too; gives the key. Raises OperatorError when `why`
+        is empty or no hold is in force.
         """
         if not why.strip():
             raise OperatorError(f'a hold is only cleared with a reason: tickwork holds clear {host} --why "..."')
-        host = host.strip().lower()
+        try:
+            # As `tickwork holds` shows it, or with the port that its scheme takes for granted.
+            keys = [host_key(host.strip(), scheme) for scheme in ("", *DEFAULT_PORTS)]
+        except InvalidHostError as error:
+            raise OperatorError(f"{host!r} does not name a server: {error}. See tickwork holds") from error
         with self._writing(f"the hold on {host} stays") as db:
             now = self._clock()
-            cleared = db.execute(
-                "UPDATE hosts SET hold_until = NULL, hold_why = NULL, hold_since = NULL, strikes = 0"
-                " WHERE host = ? AND hold_until > ?",
-                (host, now),
-            )
-            if not cleared.rowcount:
-                raise OperatorError(f"no hold is in force on {host}: see tickwork holds")
-            db.execute("INSERT INTO audit VALUES (?, ?, 'clear', ?, ?)", (now, host, who, why.strip()))
+            for key in keys:
+                cleared = db.execute(
+                    "UPDATE hosts SET hold_until = NULL, hold_why = NULL, hold_since = NULL, strikes = 0"
+                    " WHERE host = ? AND hold_until > ?",
+                    (key, now),
+                )
+                if cleared.rowcount:
+                    db.execute("INSERT INTO audit VALUES (?, ?, 'clear', ?, ?)", (now, key, who, why.strip()))
+                    return key
+        raise OperatorError(f"no hold is in force on {keys[0]}: see tickwork holds")
 
     def report(self, days: int) -> list[Traffic]:
         """Traffic of the last `days` UTC days (1 is today), newest day first, then by host."""

@@ -138,7 +138,8 @@ def add(
             raise OperatorError(f"--allow-private: {error}; write a network such as 10.1.0.0/16") from error
     with writing(deployment) as store, store.transaction():
         queue = Queue(store, settings, Shard())
-        new, known = queue.add(wanted, plc=plc_url or (), allow=allow_private or ())
+        directories = settings.plc if plc_url else ()
+        new, known = queue.add(wanted, plc=directories, allow=allow_private or ())
     print(f"{new} added, {known} known already")
 
 

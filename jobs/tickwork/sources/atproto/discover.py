@@ -22,7 +22,7 @@ from tickwork.sources.atproto.queue import Queue
 from tickwork.sources.atproto.repo.identifiers import is_did, is_tid
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import GONE, AtprotoStore
-from tickwork.sources.atproto.xrpc_client import host_of
+from tickwork.upstream.hosts import UNKNOWN, HostKey, host_key
 from tickwork.upstream.http.errors import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl
 from tickwork.upstream.http.session import Upstream
 from tickwork.upstream.shards import Shard
@@ -57,14 +57,14 @@ _read = msgspec.json.Decoder(_Listed).decode
 class List:
     """A list to go through: of all repositories, or (`collection`) of those that have records of one.
 
-    `adds` is whether repositories that are not known are added. `host` is the server whose own list it is, empty for a
-    relay's.
+    `adds` is whether repositories that are not known are added. `host` is the server whose own list it is, UNKNOWN for
+    a relay's.
     """
 
     origin: str
     collection: str
     adds: bool
-    host: str
+    host: HostKey
 
     @property
     def name(self) -> str:
@@ -80,8 +80,8 @@ def lists(settings: AtprotoSettings, wanted: Filter, shard: Shard) -> list[List]
     """
     named = wanted.signals or wanted.collections
     by_collection = () if any(pattern.endswith(".*") for pattern in named) else named
-    origins = [(url.rstrip("/"), "") for url in settings.relays]
-    origins += [(url, host_of(url)) for url in (url.rstrip("/") for url in settings.hosts) if shard.owns(host_of(url))]
+    origins = [(url, UNKNOWN) for url in settings.relays]
+    origins += [(url, host_key(url)) for url in settings.hosts if shard.owns(host_key(url))]
     if not settings.relays and not settings.hosts:
         raise OperatorError("[atproto] names neither relays nor hosts, so there is no list to go through")
     found = [List(url, collection, True, host) for url, host in origins for collection in by_collection]

@@ -20,6 +20,7 @@ from tickwork.sources.atproto.repo import cbor, dag_json
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
 from tickwork.sources.atproto.sessions import reading, settings_of
 from tickwork.sources.atproto.store import GONE
+from tickwork.upstream.hosts import HostKey
 from tickwork.upstream.shards import Shard
 
 Did = Annotated[str, typer.Argument(help="An account, as its DID.")]
@@ -172,7 +173,7 @@ def _figures(connection: sqlite3.Connection, part: Shard) -> dict[str, object]:
         "gone": {status: states[status] for status in GONE if status in states},
         "parked": states.get("parked", 0),
         "discarded": states.get("discarded", 0),
-        "elsewhere": sum(count for host, count in hosts.items() if not part.owns(host)),
+        "elsewhere": sum(count for host, count in hosts.items() if not part.owns(HostKey(host))),
         "records": one("SELECT sum(records) FROM counts"),
         "blocks": one("SELECT count(*) FROM blocks"),
         "events": one("SELECT count(*) FROM events"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -15,9 +14,10 @@ from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.repo.identity import Identity
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import GONE, AtprotoStore
+from tickwork.upstream.backoff import backoff, jittered
+from tickwork.upstream.hosts import HostKey
 from tickwork.upstream.shards import Shard
 
-JITTER = 0.1
 MAX_WHY = 500
 """Characters of an error that are kept."""
 _COLUMNS = "id, did, status, host, rev, data, attempts, explicit, asked, filter, plc, allow"
@@ -30,8 +30,8 @@ class Claim:
     id: int
     did: str
     status: str
-    host: str
-    """The server it was last seen at, as in URLs (`host` or `host:port`); empty for not known."""
+    host: HostKey
+    """The server it was last seen at."""
     rev: str
     data: str
     attempts: int
@@ -56,7 +56,7 @@ class Queue:
 
     # Taking.
 
-    def hosts(self) -> list[str]:
+    def hosts(self) -> list[HostKey]:
         """The servers of this shard for which something is planned; the first is the empty one, if at all."""
         rows = self._connection.execute(
             # One look into the index for each server, however many repositories it has.
@@ -67,7 +67,7 @@ class Queue:
         )
         return [row["host"] for row in rows if self._shard.owns(row["host"])]
 
-    def take(self, host: str, taken: Collection[int]) -> Claim | None:
+    def take(self, host: HostKey, taken: Collection[int]) -> Claim | None:
         """What has been due for longest at one server of this shard, but for those `taken` (ids), which must be few."""
         if not self._shard.owns(host):
             return None
@@ -112,7 +112,7 @@ class Queue:
             self.ask(did)
         return new, known
 
-    def look_for(self, did: str, host: str) -> None:
+    def look_for(self, did: str, host: HostKey) -> None:
         """Find the server of an account anew if it was another machine's: with its new rev it may be one of ours.
 
         `host` is our server that has listed it, in which case it is likely; otherwise once in as many days as gone
@@ -161,9 +161,9 @@ class Queue:
 
     # Leaving. Each raises Removed when the repository is no longer the one that was claimed.
 
-    def located(self, claim: Claim, identity: Identity, host: str) -> None:
+    def located(self, claim: Claim, identity: Identity) -> None:
         """Note at which server it is; it stays due."""
-        self._settle(claim, "host = ?, pds = ?, handle = ?", (host, identity.pds or "", identity.handle or ""))
+        self._settle(claim, "host = ?, pds = ?, handle = ?", (identity.host, identity.pds or "", identity.handle or ""))
 
     def settled(self, claim: Claim, status: Literal["synced", "discarded"], chosen_by: str, **values: object) -> None:
         """It is stored, or has nothing that is wanted. `chosen_by` is a filter's fingerprint, `values` are columns."""
@@ -187,10 +187,11 @@ class Queue:
         before = 0 if again else claim.attempts
         attempts = before + counts
         enough = counts and not again and attempts >= self._settings.max_attempts
-        due = until or time.time() + backoff(before, self._settings)
+        wait = jittered(backoff(before, self._settings.retry_seconds, self._settings.retry_cap_seconds))
+        due = until or time.time() + wait
         if claim.status in GONE:
             if enough:
-                attempts, due = 0, time.time() + _about(self._settings.recheck_days * 86_400)
+                attempts, due = 0, time.time() + jittered(self._settings.recheck_days * 86_400)
             self._settle(claim, "attempts = ?, next_retry = ?, last_error = ?", (attempts, due, _kept(why)))
             return claim.status
         self._settle(
@@ -203,7 +204,7 @@ class Queue:
     def gone(self, claim: Claim, status: str, why: str) -> None:
         """The account has no repository to be had; it is looked at again in days."""
         days = 0.0 if self._asked_since(claim) else self._settings.recheck_days
-        due = time.time() + _about(days * 86_400)
+        due = time.time() + jittered(days * 86_400)
         # Nothing is stored of one that is deleted, so that there is no rev to compare with either.
         forgotten = "rev = '', data = '', filter = '', " if status == "deleted" else ""
         self._settle(
@@ -226,21 +227,9 @@ class Queue:
             raise Removed(claim.did)
 
 
-def backoff(faults_before: int, settings: AtprotoSettings) -> float:
-    """Seconds to wait after a fault: min(first wait * 2^faults before, cap), plus or minus 10 % of that.
-
-    The jitter comes after the cap, so that what waits the longest does not come back in step.
-    """
-    return _about(min(settings.retry_seconds * 2.0 ** min(faults_before, 32), settings.retry_cap_seconds))
-
-
 def _kept(why: str) -> str:
     """An error as it is stored and shown: its words may be a stranger's, with anything in them."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in why[:MAX_WHY])
-
-
-def _about(seconds: float) -> float:
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - a spread, no secret
 
 
 def _claim(row: sqlite3.Row) -> Claim:

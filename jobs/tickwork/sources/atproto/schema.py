@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import cache
+from urllib.parse import urlsplit
 
 from sqlite_utils import Database, Migrations
 
 from tickwork.store.changes import follow, follow_values, touch_statements
+from tickwork.upstream.hosts import UNKNOWN, InvalidHostError, host_key, server_of
 
 migrations = Migrations("atproto")
 
@@ -141,3 +144,34 @@ def m005_lists(db: Database) -> None:
             )
     for (words,) in connection.execute("SELECT value FROM facts WHERE name = 'excludes'").fetchall():
         connection.execute("UPDATE facts SET value = ? WHERE name = 'excludes'", (json.dumps(words.split()),))
+
+
+@migrations()
+def m006_hosts(db: Database) -> None:
+    """Servers and lists that were stored under another spelling of their address have the one that is used now.
+
+    A server that cannot be named is not known: it is read anew from the account's document.
+    """
+
+    @cache
+    def as_key(stored: str) -> str:
+        try:
+            return host_key(stored)
+        except InvalidHostError:
+            return UNKNOWN
+
+    @cache
+    def as_address(stored: str) -> str:
+        try:
+            return server_of(stored).origin + urlsplit(stored).path.rstrip("/")
+        except InvalidHostError:
+            return stored
+
+    db.register_function(as_key, deterministic=True)
+    db.register_function(as_address, deterministic=True)
+    db.execute("UPDATE repos SET host = as_key(host) WHERE host != '' AND host != as_key(host)")
+    db.execute("UPDATE repos SET pds = as_address(pds) WHERE pds != '' AND pds != as_address(pds)")
+    for table in ("lists", "disagreements"):
+        # Of two spellings of one list, the one that was right already is kept, or either.
+        db.execute(f"UPDATE OR IGNORE {table} SET origin = as_address(origin) WHERE origin != as_address(origin)")  # noqa: S608
+        db.execute(f"DELETE FROM {table} WHERE origin != as_address(origin)")  # noqa: S608

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -36,8 +35,8 @@ from tickwork.sources.doab.oai import OaiClient
 from tickwork.sources.doab.settings import DoabSettings
 from tickwork.sources.doab.store import DoabStore
 from tickwork.sources.doab.worklist import Worklist
-from tickwork.upstream.http.errors import UnsafeUrl
-from tickwork.upstream.http.guard import Guard
+from tickwork.upstream.hosts import HostKey, InvalidHostError, host_key
+from tickwork.upstream.http.errors import shown
 from tickwork.upstream.policy import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Books from an OAI-PMH repository (DOAB is the shipped profile).")
@@ -245,13 +244,12 @@ def _settings(deployment: Deployment, **given: object) -> DoabSettings:
     return settings
 
 
-def _host(settings: DoabSettings) -> str:
+def _host(settings: DoabSettings) -> HostKey:
     """The upstream's key among holds and slots; OperatorError for an address that is none."""
     try:
-        # Any network is allowed here: where the address may lead is judged when it is resolved.
-        return Guard([ip_network("0.0.0.0/0"), ip_network("::/0")]).check_url(settings.base_url).key
-    except UnsafeUrl as error:
-        raise OperatorError(f"base_url: {error}") from error
+        return host_key(settings.base_url)
+    except InvalidHostError as error:
+        raise OperatorError(f"base_url: {shown(settings.base_url)} does not name a server: {error}") from error
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from tickwork import __version__
 from tickwork.contract import times
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.contract.stop import Stop
+from tickwork.upstream.hosts import DEFAULT_PORTS, HostKey, host_key
 from tickwork.upstream.http.body import Body
 from tickwork.upstream.http.challenge import is_challenge, is_html
 from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING
@@ -34,7 +35,7 @@ from tickwork.upstream.http.errors import (
     UnsafeUrl,
     shown,
 )
-from tickwork.upstream.http.guard import DEFAULT_PORTS, Guard, Target
+from tickwork.upstream.http.guard import Guard, Target
 from tickwork.upstream.http.pinned_adapter import PinnedAdapter
 from tickwork.upstream.http.response import Response, readable, root_cause
 from tickwork.upstream.http.retry_after import MIN_HOLD_SECONDS, told_to_wait
@@ -154,10 +155,9 @@ class Upstream:
     def hold_for(self, host_or_url: str, until: dt.datetime, why: str) -> Held:
         """Place a hold that was learnt of otherwise, from a body for example; gives the hold in force, to raise.
 
-        `host_or_url` is a URL or `hostname[:port]`, `until` is aware. A longer hold stays.
+        `host_or_url` is a URL or `hostname[:port]`, `until` is aware. A longer hold stays. Raises InvalidHostError.
         """
-        host = self._guard.check_url(host_or_url).key if "://" in host_or_url else host_or_url.lower()
-        return self._slots.hold(host, until, why, max_hold_seconds=self.policy.max_hold_seconds)
+        return self._slots.hold(host_key(host_or_url), until, why, max_hold_seconds=self.policy.max_hold_seconds)
 
     def _get_with_retries(
         self, request: requests.PreparedRequest, target: Target, wanted: _Wanted
@@ -192,7 +192,7 @@ class Upstream:
             if not tally.settled:
                 self._settle(tally)
 
-    def _claim(self, host: str) -> Flight:
+    def _claim(self, host: HostKey) -> Flight:
         """Wait for a slot; raises Held and Interrupted."""
         while True:
             self._stop.check()
