@@ -135,10 +135,10 @@ BEFORE = {
 
 @pytest.fixture
 def store_of_before(tmp_path: Path) -> Path:
-    """A store as it was when a server was stored as its document had it."""
+    """A store of its third version: a server was stored as its document had it, a list under one name."""
     path = tmp_path / "atproto.db"
     db = Database(sqlite3.connect(path))
-    schema.migrations.apply(db, stop_before="m004_hosts")
+    schema.migrations.apply(db, stop_before="m004_changes_of_value")
     for number, host in enumerate(BEFORE):
         row = {"did": f"did:plc:{number:024}", "host": host, "next_retry": 1.0, "added": 1.0}
         db["repos"].insert({**row, "pds": f"https://{host}" if host else ""})
@@ -167,16 +167,17 @@ def test_a_server_stored_under_another_spelling_is_one_server_again(store_of_bef
 def test_a_list_stored_under_another_spelling_goes_on_where_it_was(store_of_before: Path) -> None:
     with AtprotoStore.open(store_of_before) as store:
         names = ("https://one.example", "https://relay.example")
-        listed = dict(store.connection.execute("SELECT name, cursor FROM lists").fetchall())
-        assert set(listed) == {f"{name}{what}" for name in names for what in ("", " app.bsky.feed.post")}
-        assert listed["https://relay.example"] == "kept"
-        told = store.connection.execute("SELECT list FROM disagreements ORDER BY list").fetchall()
-        assert [row["list"] for row in told] == list(names)
+        rows = store.connection.execute("SELECT origin, collection, cursor FROM lists").fetchall()
+        listed = {(row["origin"], row["collection"]): row["cursor"] for row in rows}
+        assert set(listed) == {(name, collection) for name in names for collection in ("", "app.bsky.feed.post")}
+        assert listed["https://relay.example", ""] == "kept"
+        told = store.connection.execute("SELECT origin FROM disagreements ORDER BY origin").fetchall()
+        assert [row["origin"] for row in told] == list(names)
 
 
 def test_a_store_is_brought_up_to_date_once(store_of_before: Path) -> None:
     for _ in range(2):
         with AtprotoStore.open(store_of_before) as store:
             applied = store.connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = 'atproto'")
-            assert [row["name"] for row in applied][-1] == "m004_hosts"
+            assert [row["name"] for row in applied][-1] == "m006_hosts"
             assert store.connection.execute("PRAGMA user_version").fetchone()[0] == AtprotoStore.version
