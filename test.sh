@@ -81,9 +81,15 @@ shell_scripts() {
   shfmt -i 2 -ci -d "${files[@]}"
 }
 
+imports_point_down() {
+  local said
+  said=$(lint-imports --no-cache 2>&1) || { echo "$said" && return 1; }
+}
+
 step "ruff" ruff check --quiet .
 step "ruff format" ruff format --check --quiet .
 step "mypy --strict" mypy --no-error-summary
+step "import-linter" imports_point_down
 step "shellcheck, shfmt" shell_scripts
 step "yamllint" yamllint --strict .
 step "ansible-lint" ansible-lint --offline -q

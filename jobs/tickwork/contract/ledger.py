@@ -105,6 +105,14 @@ class Ledger:
             assert cursor.lastrowid is not None
             return cursor.lastrowid
 
+    def update_pass(self, row: int, *, units: int, items: int, size: int, backlog: int | None) -> None:
+        """Bring the figures of the open row `row` up to date; it stays open, and no success."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE passes SET units = ?, items = ?, size = ?, backlog = ? WHERE id = ? AND ended IS NULL",
+                (units, items, size, backlog, row),
+            )
+
     def close_pass(
         self,
         row: int,

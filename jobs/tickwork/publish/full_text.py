@@ -27,7 +27,7 @@ AT_ONCE = 1000
 _TYPES = {"text": "TEXT", "number": "NUMERIC", "list": "TEXT"}
 
 
-def words(context: CampaignContext) -> Iterator[Unit]:
+def full_text(context: CampaignContext) -> Iterator[Unit]:
     """Make the database of items; one unit is up to a thousand of them."""
     final = context.folder / f"{context.corpus.name}.db"
     partial = final.with_name(final.name + ".partial")

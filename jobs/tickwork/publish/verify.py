@@ -28,7 +28,7 @@ PROBES = 50
 LIBRARIES = ("faiss-cpu", "faiss-gpu", "numpy", "torch", "transformers")
 
 
-def check(context: CampaignContext) -> Iterator[Unit]:
+def verify(context: CampaignContext) -> Iterator[Unit]:
     """Compare the files with each other and write meta.json; one unit. Raises Halt naming what does not agree."""
     matrix = Matrix.load(context.folder)
     base = context.base

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from sqlite_utils import Database, Migrations
 
-from tickwork.store.changes import follow
+from tickwork.store.changes import follow, follow_values, touch_statements
 
 migrations = Migrations("atproto")
+
+_FOLLOWED = ("title", "text", "langs", "tags", "created")
 
 
 @migrations()
@@ -73,7 +75,7 @@ def m001_repositories(db: Database) -> None:
         )""",
     ):
         db.execute(statement)
-    follow(db, "texts", ["title", "text", "langs", "tags", "created"])
+    follow(db, "texts", _FOLLOWED)
 
 
 @migrations()
@@ -95,3 +97,15 @@ def m003_disagreements(db: Database) -> None:
         ) WITHOUT ROWID
     """)
     db.execute("ALTER TABLE repos DROP COLUMN listed_status")
+
+
+@migrations()
+def m004_changes_of_value(db: Database) -> None:
+    """The feed tells of changes of value only; a handle that changes puts the account's texts into it by itself."""
+    follow_values(db, "texts", _FOLLOWED)
+    db.execute("DROP TRIGGER repos_handle")
+    touched = "; ".join(touch_statements("texts", "did = new.did"))
+    db.execute(f"""
+        CREATE TRIGGER repos_handle AFTER UPDATE OF handle ON repos WHEN old.handle IS NOT new.handle
+        BEGIN {touched}; END
+    """)

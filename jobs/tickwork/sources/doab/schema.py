@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlite_utils import Database, Migrations
 
-from tickwork.store.changes import follow
+from tickwork.store.changes import follow, follow_values
 
 # What says when we heard of a record, and nothing of the record itself.
 _OF_OURS = {"id", "datestamp", "first_seen", "last_changed"}
@@ -77,4 +77,14 @@ def m001_records_crawls_worklist(db: Database) -> None:
 @migrations()
 def m002_changes(db: Database) -> None:
     """The change feed that embedding and publishing follow."""
-    follow(db, "records", [column for column in db["records"].columns_dict if column not in _OF_OURS])
+    follow(db, "records", _followed(db))
+
+
+@migrations()
+def m003_changes_of_value(db: Database) -> None:
+    """The feed tells of changes of value only."""
+    follow_values(db, "records", _followed(db))
+
+
+def _followed(db: Database) -> list[str]:
+    return [column for column in db["records"].columns_dict if column not in _OF_OURS]

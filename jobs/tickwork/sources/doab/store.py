@@ -42,7 +42,7 @@ class DoabStore(Store):
 
     name = "doab"
     schema = "tickwork.sources.doab.schema"
-    version = 2
+    version = 3
 
     def __init__(self, connection: sqlite3.Connection, pattern: re.Pattern[str]) -> None:
         super().__init__(connection)
