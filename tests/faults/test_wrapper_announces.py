@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.jobs.oracle import until
 from tests.faults.jobs.proofs import lines, shell, taken
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.kits.wrappers import Wrapper
 
 
@@ -68,7 +68,7 @@ def test_a_tick_that_meets_the_halt_first_leaves_the_wrapper_nothing_to_announce
     until(lambda: wrapper.halted, "the job did not halt")
     assert len(lines(wrapper.tick().stdout)) == 1
     (wrapper.dir / "go-on").touch()
-    assert tick.communicate(timeout=30)[0] == ""
+    assert tick.communicate(timeout=PATIENCE_SECONDS)[0] == ""
 
 
 @pytest.mark.parametrize(("scheduler", "code"), [("cron", 0), ("systemd", 4), ("hand", 4)])

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle
+from tests.kits.patience import PATIENCE_SECONDS
 from tests.kits.wrapper import unit_job
 from tests.kits.wrappers import ROOT, Wrapper
 
@@ -31,7 +32,7 @@ def test_a_job_run_by_hand_takes_the_same_lock_and_says_who_has_it(tmp_path: Pat
         assert f"another run is active: job (pid {job.pid}, since 20" in by_hand.stderr
         assert len(oracle.seen()) == 1
         tick.terminate()
-        tick.communicate(timeout=30)
+        tick.communicate(timeout=PATIENCE_SECONDS)
 
 
 def test_a_tick_is_skipped_while_the_job_runs_by_hand(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_tick_is_skipped_while_the_job_runs_by_hand(tmp_path: Path) -> None:
             wrapper.tick()
             assert wrapper.outcomes() == ["busy"]
             by_hand.terminate()
-            assert by_hand.wait(timeout=30) == 3
+            assert by_hand.wait(timeout=PATIENCE_SECONDS) == 3
 
 
 def test_a_job_run_by_hand_honours_the_markers_of_its_wrapper(tmp_path: Path) -> None:
