@@ -92,7 +92,7 @@ def test_a_halt_on_a_full_disk_survives_the_kill_of_its_wrapper(disk: Path, tmp_
     ran = tmp_path / "ran"
     halt = "from pathlib import Path; from tickwork.contract.markers import Markers"
     halt += f"; Markers(Path('{disk}/jobs/job')).halt('34 gone')"
-    script = f'echo x >>{ran}; [ -e {tmp_path}/halt ] || exit 3; {sys.executable} -c "{halt}"; sleep 30; exit 4'
+    script = f'echo x >>{ran}; [ -e {tmp_path}/halt ] || exit 3; {sys.executable} -c "{halt}"; sleep 300; exit 4'
     wrapper = on(disk, tmp_path, script, environment=PYTHON)
     wrapper.tick()
     fill(disk, how)

@@ -49,7 +49,7 @@ def test_each_of_two_halts_is_announced_also_when_the_reserve_stayed(tmp_path: P
 
 def test_a_halt_that_the_killed_wrapper_could_not_tell_is_announced_by_the_next_tick(tmp_path: Path) -> None:
     environment = {"STATE": str(tmp_path / "state/jobs/job")}
-    script = "echo $PPID >$STATE/timeout; touch $STATE/.halted; sleep 30; exit 4"
+    script = "echo $PPID >$STATE/timeout; touch $STATE/.halted; sleep 300; exit 4"
     wrapper = Wrapper(tmp_path, shell(script), environment=environment)
     tick = wrapper.start()
     until(lambda: wrapper.halted, "the job did not halt")

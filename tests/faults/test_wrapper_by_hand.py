@@ -24,7 +24,7 @@ def _by_hand(wrapper: Wrapper, **more: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_job_run_by_hand_takes_the_same_lock_and_says_who_has_it(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = unit_job(tmp_path, oracle, units=1000)
+        wrapper = unit_job(tmp_path, oracle, units=100_000)
         tick = wrapper.start()
         job = oracle.wait_for("job")
         by_hand = _by_hand(wrapper)
@@ -37,7 +37,7 @@ def test_a_job_run_by_hand_takes_the_same_lock_and_says_who_has_it(tmp_path: Pat
 
 def test_a_tick_is_skipped_while_the_job_runs_by_hand(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = unit_job(tmp_path, oracle, units=1000)
+        wrapper = unit_job(tmp_path, oracle, units=100_000)
         with subprocess.Popen(wrapper.command, env=_environment(), stderr=subprocess.DEVNULL) as by_hand:
             oracle.wait_for("job")
             wrapper.tick()

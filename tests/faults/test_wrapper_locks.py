@@ -14,7 +14,7 @@ from tests.kits.wrappers import Wrapper
 
 def test_second_tick_is_skipped_while_the_first_holds_the_lock(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        first = Wrapper(tmp_path, visitor(oracle, 30), name="first")
+        first = Wrapper(tmp_path, visitor(oracle, 300), name="first")
         second = Wrapper(tmp_path, visitor(oracle, 0), name="second", scheduler="systemd")
         tick = first.start()
         oracle.wait_for("job")
@@ -59,7 +59,7 @@ def test_a_lock_file_is_never_created_changed_or_deleted(tmp_path: Path) -> None
 
 def test_all_the_locks_are_held_while_the_job_runs(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = Wrapper(tmp_path, visitor(oracle, 30), locks=["a", "b", "c"])
+        wrapper = Wrapper(tmp_path, visitor(oracle, 300), locks=["a", "b", "c"])
         tick = wrapper.start()
         oracle.wait_for("job")
         assert [is_free(tmp_path / "lock" / name) for name in "abc"] == [False, False, False]

@@ -172,11 +172,15 @@ class Site(Deployment):
             db.execute("UPDATE hosts SET hold_until = NULL, strikes = 0")
 
     def fingerprint(self) -> dict[str, str]:
-        """Every file below the state folder with the digest of its bytes."""
+        """Every file below the state folder with the digest of its bytes.
+
+        Not what SQLite leaves beside a database that was opened, if only for reading: an empty log and its index.
+        """
         return {
             str(path.relative_to(self.state)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.state.rglob("*"))
-            if path.is_file()
+            if path.is_file() and not path.name.endswith(".db-shm")
+            if path.stat().st_size or not path.name.endswith(".db-wal")
         }
 
 

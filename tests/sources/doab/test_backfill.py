@@ -109,17 +109,14 @@ def test_a_dry_run_writes_nothing_and_asks_nobody(site: Site, oai: FakeOai, ids:
     before, requests = site.fingerprint(), len(oai.history)
     assert site.run(*dry).out.splitlines() == ACTIVE[4:]
     assert site.run("backfill", "--dry-run").code == 0  # and no snapshot of our own
-    # SQLite itself leaves an empty log and its index beside a database that it opened for reading.
-    left = {name: digest for name, digest in site.fingerprint().items() if not name.startswith("db/doab.db-")}
-    assert left == before
-    assert sum(path.stat().st_size for path in site.state.glob("db/doab.db-wal")) == 0
+    assert site.fingerprint() == before
     assert len(oai.history) == requests
 
 
 @pytest.mark.slow
 def test_a_dry_run_writes_nothing_beside_a_killed_pass_either(site: Site, oai: FakeOai, ids: str) -> None:
     """The database then has a write-ahead log, which a careless reader would clear away."""
-    oai.fault("slow", verb="GetRecord", nth=5, seconds=30, count=None)
+    oai.fault("slow", verb="GetRecord", nth=5, seconds=300, count=None)
     process = site.start("backfill", "--ids-file", ids)
     until(lambda: len(asked(oai)) == 5)
     process.kill()
@@ -127,8 +124,7 @@ def test_a_dry_run_writes_nothing_beside_a_killed_pass_either(site: Site, oai: F
     assert (site.state / "db" / "doab.db-wal").stat().st_size
     before = site.fingerprint()
     assert site.run("backfill", "--ids-file", ids, "--dry-run").out.splitlines() == ACTIVE[4:]
-    changed = {name for name, digest in site.fingerprint().items() if before.get(name) != digest}
-    assert changed <= {"db/doab.db-shm"}  # the index of the log, shared memory in a file
+    assert site.fingerprint() == before
 
 
 def test_a_record_that_is_gone_is_settled_and_stored_as_far_as_it_is_known(site: Site, oai: FakeOai, ids: str) -> None:
