@@ -244,7 +244,9 @@ async def _ask(
 class Process:
     """`tickwork serve` as an operator runs it, at a free port."""
 
-    def __init__(self, deployment: Catalogue, folder: Path, *options: str, python: str = "", poll: float = 0.2) -> None:
+    def __init__(
+        self, deployment: Deployment, folder: Path, *options: str, python: str = "", poll: float = 0.2
+    ) -> None:
         """`python` is run in the process before the command."""
         self._ready = folder / "ready"
         self._ready.unlink(missing_ok=True)
