@@ -176,18 +176,6 @@ def test_an_unarmed_job_goes_off_the_schedule_and_can_be_run_by_hand(half_armed:
     assert half_armed.entry(HARVEST).exists()
 
 
-def test_jobs_that_cannot_live_together_are_not_scheduled(half_armed: Deployment) -> None:
-    # A backfill that does not wait for the lock which the harvest takes in the same minutes.
-    together = {HARVEST: {"schedule": "*/30 * * * *"}}
-    before = half_armed.entry(HARVEST).read_text()
-    done = play(ROOT / "inventory" / "demo", half_armed.root, tickwork_scheduler="cron", tickwork_overrides=together)
-    assert done.returncode != 0
-    said = " ".join(done.stdout.split())
-    assert "doab-backfill does not wait for its locks, and at each of its ticks doab-harvest may hold them" in said
-    assert half_armed.entry(HARVEST).read_text() == before
-    assert not half_armed.entry(BACKFILL).exists()
-
-
 def test_by_its_tag_alone_each_part_does_all_that_is_its_own(half_armed: Deployment) -> None:
     deployment, run = half_armed, ("--tags", "run")
     backfill, harvest = deployment.entry(BACKFILL), deployment.entry(HARVEST)
@@ -203,6 +191,20 @@ def test_by_its_tag_alone_each_part_does_all_that_is_its_own(half_armed: Deploym
     assert deployment.wrapper(HARVEST).exists()
     deployment.deploy(*run, tickwork_scheduler="cron")
     assert harvest.exists()
+
+
+def test_jobs_that_cannot_live_together_are_not_scheduled(half_armed: Deployment) -> None:
+    def scheduled() -> dict[str, str]:
+        return {entry.name: entry.read_text() for entry in (half_armed.root / "etc/cron.d").iterdir()}
+
+    # A backfill that does not wait for the lock which the harvest takes in the same minutes.
+    together = {HARVEST: {"schedule": "*/30 * * * *"}}
+    before = scheduled()
+    done = play(ROOT / "inventory" / "demo", half_armed.root, tickwork_scheduler="cron", tickwork_overrides=together)
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "doab-backfill does not wait for its locks, and at each of its ticks doab-harvest may hold them" in said
+    assert scheduled() == before
 
 
 def test_a_job_that_is_not_wanted_goes_away_and_its_state_stays(half_armed: Deployment) -> None:

@@ -93,6 +93,6 @@ def test_a_pass_that_overruns_is_asked_first_and_killed_then(tmp_path: Path) -> 
 
 def test_a_pass_that_ends_in_good_order_at_its_timeout_is_no_failure(tmp_path: Path) -> None:
     script = "trap 'exit 3' TERM; while :; do sleep 0.02; done"
-    wrapper = Wrapper(tmp_path, shell(script), timeout=1, scheduler="systemd")
+    wrapper = Wrapper(tmp_path, shell(script), timeout=3, scheduler="systemd")
     assert wrapper.tick().returncode == 3
     assert tally(wrapper)[0] == 0
