@@ -23,6 +23,8 @@ python_environment "dev,$(vectors_extra)"
 [[ $tier = @(quick|lint) ]] || [ "$(id -u)" -ne 0 ] || debian_packages chromium=chromium || true
 PATH=$PWD/.venv/bin:$PATH
 export ANSIBLE_CONFIG=$PWD/ansible.cfg
+# Hundreds of processes start here, and each would compile all that it imports.
+unset PYTHONDONTWRITEBYTECODE
 # Where the tests leave pictures of the pages.
 export TICKWORK_ARTEFACTS=${TICKWORK_ARTEFACTS:-$PWD/test-artifacts}
 

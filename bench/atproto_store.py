@@ -77,7 +77,7 @@ def _measured(archive: Archive, repositories: int) -> tuple[float, float, float]
         "try:\n    main(sys.argv[1:])\n"
         "finally:\n    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
     )
-    command = [sys.executable, "-c", program, *archive.options, "atproto", "backfill", "--limit", "1000000"]
+    command = [sys.executable, "-c", program, *archive.command("backfill"), "--limit", "1000000"]
     before, begun = _cpu(), time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
     wall, cpu = time.monotonic() - begun, _cpu() - before

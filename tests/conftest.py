@@ -1,6 +1,6 @@
 """How hard the tests try, and what they ask for by name: bare environments, deployments, and their operator.
 
-`./test.sh --soak` sets TICKWORK_SOAK, and the bounds below rise.
+`./test.sh --soak` sets TICKWORK_SOAK, and the bounds rise; without the slow tests there are fewer examples of anything.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests.kits.operate import Said, Tickwork
-from tickwork import cli
+from tests.kits.deployment import Deployment, Said
+from tests.kits.doab import Clock, Site, well_mannered
+from tests.kits.operate import Tickwork
+from tests.upstreams.oai import FakeOai
 from tickwork.contract.paths import Paths
 
 if TYPE_CHECKING:  # what comes with `vectors` or `atproto` is imported only where it is asked for
@@ -24,9 +26,30 @@ if TYPE_CHECKING:  # what comes with `vectors` or `atproto` is imported only whe
     from tests.upstreams.pds import Network
     from tests.upstreams.pds_accounts import FakeAccount
 
-settings.register_profile("default", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("full", deadline=None)
 settings.register_profile("soak", deadline=None, max_examples=20_000)
-settings.load_profile("soak" if os.environ.get("TICKWORK_SOAK") else "default")
+
+
+def is_quick(config: pytest.Config) -> bool:
+    """Whether slow tests are left out."""
+    return "not slow" in config.option.markexpr
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try as hard as the tier says."""
+    settings.load_profile("soak" if os.environ.get("TICKWORK_SOAK") else "quick" if is_quick(config) else "full")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import nothing of e2e where all of it is left out: that would take longer than any quick test."""
+    return True if collection_path.name == "e2e" and is_quick(config) else None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark all of e2e as slow."""
+    if "tests/e2e/" in item.nodeid:
+        item.add_marker("slow")
 
 
 @pytest.fixture
@@ -43,23 +66,40 @@ def paths(tmp_path: Path) -> Paths:
 
 
 @pytest.fixture
-def tickwork(tmp_path: Path, paths: Paths, capsys: pytest.CaptureFixture[str]) -> Tickwork:
+def tickwork(tmp_path: Path, paths: Paths) -> Tickwork:
     """Runs a command on the deployment of `paths`, with the text of a settings file if there is one."""
+    deployment = Deployment(tmp_path)
+    assert deployment.state == paths.state
 
     def run(*arguments: str, config: str | None = None) -> Said:
-        options = ["--state", str(paths.state)]
         if config is not None:
-            (tmp_path / "tickwork.toml").write_text(config)
-            options += ["--config", str(tmp_path / "tickwork.toml")]
-        code = 0
-        try:
-            cli.main([*options, *arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Said(code, captured.out, captured.err)
+            deployment.config.write_text(config)
+        return deployment.run(*arguments)
 
     return run
+
+
+# DOAB.
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time at DOAB's server, which stands still until a test moves it."""
+    return Clock()
+
+
+@pytest.fixture
+def oai(request: pytest.FixtureRequest, clock: Clock) -> Iterator[FakeOai]:
+    """A server with the BOOKS of the test's module, in pages of its PAGE_SIZE; at the end it judges the manners."""
+    with FakeOai(request.module.BOOKS, page_size=getattr(request.module, "PAGE_SIZE", 100), clock=clock) as server:
+        yield server
+        well_mannered(server)
+
+
+@pytest.fixture
+def site(oai: FakeOai, tmp_path: Path) -> Site:
+    """A deployment that speaks to it."""
+    return Site(tmp_path, oai)
 
 
 # Embedding.

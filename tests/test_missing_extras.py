@@ -66,6 +66,7 @@ def test_without_any_extra_what_needs_none_works(state: Path, arguments: list[st
     assert message in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["embed", "doab", "--limit", "1"], ["publish", "doab"]])
 def test_other_sources_extras_are_not_missed(state: Path, arguments: list[str]) -> None:
     code, said = run(f"datasette uvicorn {ATPROTO}", state, *arguments)  # jinja2 comes with torch as well

@@ -57,6 +57,8 @@ inside() {
 
   say "README.md, Try it: clone, and the demo"
   stranger "$(commands README.md "Try it" 1 | sed '/^\.\/test\.sh/d')"
+  say "README.md, Try it: the quick tests"
+  stranger "cd tickwork; ./test.sh --quick"
   say "README.md, Try it: without any deployment"
   stranger "cd tickwork; export TICKWORK_CONFIG=/root/tickwork.toml; $(commands README.md "Try it" 2)"
   say "README.md, Deploying"

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tickwork.contract.markers import RESERVE_BYTES, Markers
@@ -14,7 +14,6 @@ from tickwork.contract.markers import RESERVE_BYTES, Markers
 KINDS = ("file", "directory", "link", "dangling link", "pipe", "link to a directory")
 
 
-@settings(max_examples=80, deadline=None)
 @given(kind=st.sampled_from(KINDS), content=st.binary(max_size=6000), mode=st.sampled_from([0o644, 0o000, 0o777]))
 def test_anything_called_halted_halts_and_can_be_shown_and_rearmed(kind: str, content: bytes, mode: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +46,6 @@ def test_anything_called_halted_halts_and_can_be_shown_and_rearmed(kind: str, co
         assert kind not in ("link", "link to a directory") or other.exists(), "what the link led to is not ours"
 
 
-@settings(max_examples=80, deadline=None)
 @given(reason=st.text(st.characters(codec=None), max_size=6000))
 def test_any_reason_makes_one_line_of_the_reserves_size(reason: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

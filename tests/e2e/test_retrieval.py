@@ -1,7 +1,7 @@
 """What real papers and 95 real books are found by, from the harvest to the search, as an operator runs it.
 
 The soak has 10,000 papers, of which 500 must be among the first three for their title and for the last sentence of
-their abstract; otherwise there are 2,000, of which 200 must.
+their abstract; otherwise there are 600, of which 120 must.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.kits.doab import CONTACT, real_data
 from tests.upstreams.books import FIRST_DATESTAMP, Book, Work, books_from_page, oai_dc
 from tests.upstreams.oai import FakeOai
 
-PAPERS, SAMPLES = (10_000, 500) if os.environ.get("TICKWORK_SOAK") else (2_000, 200)
+PAPERS, SAMPLES = (10_000, 500) if os.environ.get("TICKWORK_SOAK") else (600, 120)
 TOP = 3
 FIRST_HANDLE = 3_000_000
 SETTINGS = """

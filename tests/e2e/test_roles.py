@@ -72,41 +72,75 @@ class Deployment:
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*")} if self.root.exists() else set()
 
 
-@pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
-    return Deployment(tmp_path / "root")
+# One deployment for all that follows, for each play takes long: first with both sources, then with one, then with none.
+
+ODD = {"quoted": 'a "b" \\ c', "list": ["ü", "😀"], "nested": {"deep": True, "number": 1.5}}
+BOTH: dict[str, Any] = {
+    "tickwork_scheduler": "cron",
+    "tickwork_sources": ["doab", "atproto"],
+    "doab_settings": ODD,
+    "atproto_relays": ["https://relay.example.org"],
+    "atproto_filter": {"mode": "filter", "signals": ["app.bsky.feed.*"]},
+    "atproto_shard": "2/8",
+    "atproto_settings": {"max_attempts": 3},
+    "tickwork_vectors": {"top_k": 5},
+    "tickwork_overrides": {HARVEST: {"schedule": "H H(1-5) * * *"}},
+}
 
 
-def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: Deployment) -> None:
-    odd = {"quoted": 'a "b" \\ c', "list": ["ü", "😀"], "nested": {"deep": True, "number": 1.5}}
-    variables = {
-        "tickwork_sources": ["doab", "atproto"],
-        "doab_settings": odd,
-        "atproto_relays": ["https://relay.example.org"],
-        "atproto_filter": {"mode": "filter", "signals": ["app.bsky.feed.*"]},
-        "atproto_shard": "2/8",
-        "atproto_settings": {"max_attempts": 3},
-        "tickwork_vectors": {"top_k": 5},
-        "tickwork_overrides": {HARVEST: {"schedule": "H H(1-5) * * *"}},
-    }
-    assert deployment.deploy("--check", **variables)
-    assert deployment.files() == set()
-    assert deployment.deploy(**variables)
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """A folder of which nothing is there yet."""
+    return Deployment(tmp_path_factory.mktemp("roles") / "root")
+
+
+@pytest.fixture(scope="module")
+def deployment(nothing: Deployment) -> Deployment:
+    """Both sources are deployed and on the schedule."""
+    assert nothing.deploy(**BOTH)
+    return nothing
+
+
+@pytest.fixture(scope="module")
+def half_armed(deployment: Deployment) -> Deployment:
+    """One source is left, one of its jobs is armed, and the metrics go into a folder that was there."""
+    shared = deployment.root / "shared"
+    shared.mkdir(mode=0o775)
+    shared.chmod(0o775)
+    (deployment.state(BACKFILL) / ".halted").write_text("kept")
+    deployment.deploy(
+        tickwork_scheduler="cron",
+        tickwork_overrides={BACKFILL: {"armed": False}},
+        tickwork_metrics_dir=str(shared),
+    )
+    return deployment
+
+
+def test_check_mode_writes_nothing(nothing: Deployment) -> None:
+    assert nothing.deploy("--check", **BOTH)
+    assert nothing.files() == set()
+
+
+def test_a_second_run_changes_nothing(deployment: Deployment) -> None:
     before = deployment.files()
-    assert deployment.deploy("--diff", **variables) == []
+    assert deployment.deploy("--diff", **BOTH) == []
     assert deployment.files() == before
 
-    # The registry says what is deployed, and every value of the settings is the one that was given.
+
+def test_the_settings_say_what_is_deployed_and_every_value_is_the_one_that_was_given(deployment: Deployment) -> None:
     settings = deployment.settings()
-    assert settings["doab"] == odd
+    assert settings["doab"] == ODD
     assert settings["vectors"]["top_k"] == 5
     given = msgspec.convert(settings["atproto"], AtprotoSettings)
     assert (given.relays, given.shard, given.max_attempts) == (("https://relay.example.org",), "2/8", 3)
     assert given.filter.signals == ("app.bsky.feed.*",)
     assert set(settings["jobs"]) == {HARVEST, BACKFILL, "atproto-discover", "atproto-backfill"}
+    assert {job["scheduler"] for job in settings["jobs"].values()} == {"cron"}
     assert re.fullmatch(r"\d+ [1-5] \* \* \*", settings["jobs"][HARVEST]["schedule"])
     assert settings["jobs"][BACKFILL]["command"] == ["doab", "backfill", "--limit", "500", "--seconds", "1080"]
 
+
+def test_what_is_deployed_passes_its_check_and_its_scripts_are_clean(deployment: Deployment) -> None:
     checked = subprocess.run([deployment.command, "check"], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
     scripts = [deployment.command, deployment.wrapper(HARVEST), deployment.wrapper(BACKFILL)]
@@ -115,71 +149,80 @@ def test_a_second_run_changes_nothing_and_check_mode_writes_nothing(deployment: 
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_job_goes_on_the_schedule_off_it_and_away_and_its_state_stays(deployment: Deployment) -> None:
-    deployment.deploy(tickwork_scheduler="cron")
-    assert {job["scheduler"] for job in deployment.settings()["jobs"].values()} == {"cron"}
+def test_an_armed_job_is_on_the_schedule(deployment: Deployment) -> None:
     entry = deployment.entry(BACKFILL)
     lines = entry.read_text().splitlines()
     assert entry.read_text().endswith("\n")
     assert entry.stat().st_mode & 0o777 == 0o644
     assert lines[-1].split()[:5] == ["*/30", "*", "*", "*", "*"]
     assert lines[-1].endswith(str(deployment.wrapper(BACKFILL)))
-    (deployment.state(BACKFILL) / ".halted").write_text("kept")
 
-    deployment.deploy(tickwork_scheduler="cron", tickwork_overrides={BACKFILL: {"armed": False}})
-    assert not entry.exists()
-    assert not deployment.settings()["jobs"][BACKFILL]["armed"]
-    assert deployment.wrapper(BACKFILL).exists(), "an unarmed job can be run by hand"
-    assert deployment.entry(HARVEST).exists()
 
-    # By its tag alone each part does all that is its own.
-    run = ("--tags", "run")
+def test_everybody_may_read_the_metrics(deployment: Deployment) -> None:
+    state = deployment.root / "var/lib/tickwork"
+    assert modes(state, state / "metrics", state / "metrics/jobs.prom") == ["0o751", "0o755", "0o644"]
+
+
+def test_a_folder_for_the_metrics_that_was_there_stays_as_it_was(half_armed: Deployment) -> None:
+    state, shared = half_armed.root / "var/lib/tickwork", half_armed.root / "shared"
+    prom = shared / f"{BACKFILL}.tick.prom"
+    assert modes(state, shared, shared / "jobs.prom", prom) == ["0o750", "0o775", "0o644", "0o644"]
+
+
+def test_an_unarmed_job_goes_off_the_schedule_and_can_be_run_by_hand(half_armed: Deployment) -> None:
+    assert not half_armed.entry(BACKFILL).exists()
+    assert not half_armed.settings()["jobs"][BACKFILL]["armed"]
+    assert half_armed.wrapper(BACKFILL).exists()
+    assert half_armed.entry(HARVEST).exists()
+
+
+def test_by_its_tag_alone_each_part_does_all_that_is_its_own(half_armed: Deployment) -> None:
+    deployment, run = half_armed, ("--tags", "run")
+    backfill, harvest = deployment.entry(BACKFILL), deployment.entry(HARVEST)
     deployment.deploy(*run, tickwork_scheduler="cron", tickwork_overrides={HARVEST: {"armed": False}})
-    assert entry.exists()
-    assert not deployment.entry(HARVEST).exists()
+    assert backfill.exists()
+    assert not harvest.exists()
     deployment.deploy(*run, tickwork_scheduler="manual")
-    assert not entry.exists()
-    entry.write_text("left behind\n")
+    assert not backfill.exists()
+    backfill.write_text("left behind\n")
     deployment.wrapper(HARVEST).unlink()
     deployment.deploy("--tags", "configure", tickwork_scheduler="cron")
-    assert entry.read_text() == "left behind\n"
+    assert backfill.read_text() == "left behind\n"
     assert deployment.wrapper(HARVEST).exists()
     deployment.deploy(*run, tickwork_scheduler="cron")
-    assert deployment.entry(HARVEST).exists()
-
-    deployment.deploy(tickwork_scheduler="cron", tickwork_sources=[])
-    assert not deployment.entry(HARVEST).exists()
-    assert not deployment.wrapper(HARVEST).exists()
-    assert not deployment.wrapper(BACKFILL).exists()
-    assert "jobs" not in deployment.settings()
-    assert (deployment.state(BACKFILL) / ".halted").read_text() == "kept"
-    assert deployment.state(HARVEST).is_dir()
+    assert harvest.exists()
 
 
-def test_jobs_that_cannot_live_together_are_not_scheduled(deployment: Deployment) -> None:
+def test_jobs_that_cannot_live_together_are_not_scheduled(half_armed: Deployment) -> None:
+    def scheduled() -> dict[str, str]:
+        return {entry.name: entry.read_text() for entry in (half_armed.root / "etc/cron.d").iterdir()}
+
     # A backfill that does not wait for the lock which the harvest takes in the same minutes.
     together = {HARVEST: {"schedule": "*/30 * * * *"}}
-    done = play(ROOT / "inventory" / "demo", deployment.root, tickwork_scheduler="cron", tickwork_overrides=together)
+    before = scheduled()
+    done = play(ROOT / "inventory" / "demo", half_armed.root, tickwork_scheduler="cron", tickwork_overrides=together)
     assert done.returncode != 0
     said = " ".join(done.stdout.split())
     assert "doab-backfill does not wait for its locks, and at each of its ticks doab-harvest may hold them" in said
-    assert not list((deployment.root / "etc/cron.d").iterdir())
+    assert scheduled() == before
+
+
+def test_a_job_that_is_not_wanted_goes_away_and_its_state_stays(half_armed: Deployment) -> None:
+    half_armed.deploy(tickwork_scheduler="cron", tickwork_sources=[])
+    assert not half_armed.entry(HARVEST).exists()
+    assert not half_armed.wrapper(HARVEST).exists()
+    assert not half_armed.wrapper(BACKFILL).exists()
+    assert not half_armed.wrapper("atproto-discover").exists()
+    assert "jobs" not in half_armed.settings()
+    assert (half_armed.state(BACKFILL) / ".halted").read_text() == "kept"
+    assert half_armed.state(HARVEST).is_dir()
 
 
 def modes(*paths: Path) -> list[str]:
     return [oct(path.stat().st_mode & 0o777) for path in paths]
 
 
-def test_everybody_may_read_the_metrics_and_a_folder_that_was_there_stays_as_it_was(deployment: Deployment) -> None:
-    state = deployment.root / "var/lib/tickwork"
-    deployment.deploy()
-    assert modes(state, state / "metrics", state / "metrics/jobs.prom") == ["0o751", "0o755", "0o644"]
-    shared = deployment.root / "shared"
-    shared.mkdir(mode=0o775)
-    shared.chmod(0o775)
-    deployment.deploy(tickwork_metrics_dir=str(shared))
-    prom = shared / f"{BACKFILL}.tick.prom"
-    assert modes(state, shared, shared / "jobs.prom", prom) == ["0o750", "0o775", "0o644", "0o644"]
+# What is refused.
 
 
 def job(**override: Any) -> dict[str, Any]:

@@ -24,7 +24,7 @@ pytestmark = [
 ASK = """
 import http.client, json, socket, ssl, sys, time
 for port in (8001, int(sys.argv[1])):
-    for _ in range(100):
+    for _ in range(600):
         try:
             socket.create_connection(("127.0.0.1", port)).close()
             break

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.kits.patience import until
 from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
 
@@ -24,24 +25,25 @@ GONE = ("deactivated", "takendown", "suspended", "deleted", "tombstoned")
 CONFIG = f"max_attempts = 100\ntotal_seconds = 4\nmax_bytes = 4000000\nhost_concurrency = {AT_ONCE}\n"
 
 
-def run_to_the_end(archive: Archive, network: Network, dice: random.Random, kills: int) -> int:
-    """Pass after pass, each of the first killed after a moment, until nothing is left; gives the number of kills."""
-    killed = 0
-    for _ in range(kills + 200):
+def run_to_the_end(archive: Archive, network: Network, dice: random.Random, kills: int, work: int) -> None:
+    """Pass after pass until nothing is left of `work` repositories; the first are killed after some requests.
+
+    All the passes that are killed leave at least half of the work.
+    """
+    for number in itertools.count():
         backfill = archive.start("backfill", "--concurrency", "16", "--limit", "100000")
-        try:
-            said, _ = backfill.communicate(timeout=dice.uniform(1.2, 3.0) if killed < kills else None)
-        except subprocess.TimeoutExpired:
+        if number < kills:
+            enough = len(network.requests()) + dice.randint(1, work // kills // 2)
+            until(lambda enough=enough: len(network.requests()) >= enough)
             backfill.kill()
             network.client_died()
             backfill.communicate()
-            killed += 1
             continue
+        said, _ = backfill.communicate()
         assert backfill.returncode in (0, 3), said
         if backfill.returncode == 0:
-            return killed
+            return
         time.sleep(0.2)  # what is on hold is so for a second or two
-    raise AssertionError(f"not drained: {archive.statuses()}")
 
 
 def test_nothing_is_lost_or_doubled_whatever_fails_and_whoever_kills(tmp_path: Path) -> None:
@@ -53,8 +55,7 @@ def test_nothing_is_lost_or_doubled_whatever_fails_and_whoever_kills(tmp_path: P
             network.set_status(did, status)
         archive = Archive(tmp_path, network, CONFIG)
         archive.good("add", *network.accounts)
-        killed = run_to_the_end(archive, network, dice, KILLS)
-        assert killed >= KILLS // 2, "the passes were over before they could be killed"
+        run_to_the_end(archive, network, dice, KILLS, ACCOUNTS)
         said = {row["did"]: row["status"] for row in archive.rows("SELECT did, status FROM repos")}
         assert said == {did: gone.get(did, "synced") for did in network.accounts}
         truths = {did: {} if did in gone else truth for did, truth in network.truths().items()}
@@ -63,11 +64,8 @@ def test_nothing_is_lost_or_doubled_whatever_fails_and_whoever_kills(tmp_path: P
         # And again, after edits, with what discovery finds alone.
         edited = set(network.churn(ACCOUNTS // 4))
         network.set_status(healed := next(did for did, status in gone.items() if status == "suspended"), "active")
-        for _ in range(20):
-            if archive.run("discover", "--relay", network.relay_url).code == 0:
-                break
-            time.sleep(0.5)
-        run_to_the_end(archive, network, dice, KILLS // 4)
+        until(lambda: archive.run("discover", "--relay", network.relay_url).code == 0)
+        run_to_the_end(archive, network, dice, KILLS // 4, len(edited))
         assert archive.repo(healed)["status"] == "synced"
         for did in edited | {healed}:
             truths[did] = network.truth(did)

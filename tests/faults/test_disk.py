@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs.full import fill, make_room
-from tests.faults.jobs.oracle import Oracle, until
+from tests.faults.jobs.oracle import Oracle
 from tests.faults.jobs.proofs import JOBS, lines, shell, taken
+from tests.kits.patience import until
 from tests.kits.wrappers import ROOT, Wrapper
 
 FULL = pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_halt_on_a_full_disk_survives_the_kill_of_its_wrapper(disk: Path, tmp_
     ran = tmp_path / "ran"
     halt = "from pathlib import Path; from tickwork.contract.markers import Markers"
     halt += f"; Markers(Path('{disk}/jobs/job')).halt('34 gone')"
-    script = f'echo x >>{ran}; [ -e {tmp_path}/halt ] || exit 3; {sys.executable} -c "{halt}"; sleep 30; exit 4'
+    script = f'echo x >>{ran}; [ -e {tmp_path}/halt ] || exit 3; {sys.executable} -c "{halt}"; sleep 300; exit 4'
     wrapper = on(disk, tmp_path, script, environment=PYTHON)
     wrapper.tick()
     fill(disk, how)
@@ -110,8 +111,12 @@ def test_a_halt_on_a_full_disk_survives_the_kill_of_its_wrapper(disk: Path, tmp_
 
 def test_a_halt_survives_the_kill_of_its_wrapper_right_after_it(tmp_path: Path) -> None:
     # Also without a disk of its own, so that it is tested without root.
-    script = "echo x >>$STATE/ran; mv -T $STATE/.reserve $STATE/.halted; kill -KILL $WRAPPER; sleep 0.2; exit 4"
-    wrapper = Wrapper(tmp_path, shell(f"WRAPPER=$(ps -o ppid= -p $PPID); {script}"), scheduler="systemd")
+    # The wrapper is the parent of `timeout`, the job's parent. The job lives on and would answer 4, were it asked.
+    wrapper_pid = (
+        "read -ra words </proc/$PPID/stat; kill -KILL ${words[3]}; while [ -e /proc/${words[3]}/exe ]; do :; done"
+    )
+    script = f"echo x >>$STATE/ran; mv -T $STATE/.reserve $STATE/.halted; {wrapper_pid}; exit 4"
+    wrapper = Wrapper(tmp_path, shell(script), scheduler="systemd")
     wrapper.environment["STATE"] = str(wrapper.dir)
     wrapper.path.write_text(wrapper.render())
     assert wrapper.tick().returncode == -signal.SIGKILL

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kits.doab import DRAINED, HALTED, HARVEST_ALL, MORE, Clock, Row, Site, stored_by, well_mannered
+from tests.kits.doab import DRAINED, HALTED, HARVEST_ALL, MORE, Clock, Row, Site, stored_by
 from tests.upstreams.books import generated_books
 from tests.upstreams.faults import INSTEAD, KINDS, PAGES, SENDING, XML, Fault
 from tests.upstreams.oai import FakeOai
 
 BOOKS = generated_books(120, seed=4)
-
-
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, page_size=25, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
+PAGE_SIZE = 25
 
 
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     """What an uninterrupted harvest stores."""
-    with FakeOai(BOOKS, page_size=25, clock=Clock()) as oai:
+    with FakeOai(BOOKS, page_size=PAGE_SIZE, clock=Clock()) as oai:
         site = Site(tmp_path_factory.mktemp("truth"), oai)
         assert site.run(*HARVEST_ALL).code == DRAINED
         assert site.stamps() == stored_by(oai)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,19 @@ from tests.kits.doab import (
     DRAINED,
     HARVEST_ALL,
     MORE,
-    Clock,
     DoabNursery,
     Site,
     active_in,
-    poll,
     stored_by,
-    well_mannered,
 )
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
 BOOKS = generated_books(25, seed=12)
+PAGE_SIZE = 4
 ACTIVE = active_in(BOOKS)
 COMMANDS = {"harvest": HARVEST_ALL, "discover": ("discover",), "backfill": ("backfill",)}
-
-
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, page_size=4, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
 
 
 def end_state(site: Site, job: str) -> dict[str, Any]:
@@ -80,7 +71,7 @@ def test_a_stop_with_faults_in_between_changes_nothing_either(oai: FakeOai, tmp_
 
 
 SLOW: dict[str, dict[str, Any]] = {
-    "slow": {"seconds": 60},
+    "slow": {"seconds": 300},
     "drip-headers": {"interval": 0.02},
     "drip-body": {"interval": 0.02},
     "429": {"via": "none"},  # no wait at all: told to go away, it goes
@@ -90,9 +81,7 @@ SLOW: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["ListRecords", "GetRecord"])
 @pytest.mark.parametrize("kind", ["slow", "drip-headers", "drip-body"])
-def test_a_stop_during_a_slow_answer_is_obeyed_within_a_second(
-    kind: str, verb: str, oai: FakeOai, tmp_path: Path
-) -> None:
+def test_a_stop_during_a_slow_answer_is_obeyed_at_once(kind: str, verb: str, oai: FakeOai, tmp_path: Path) -> None:
     site = Site(tmp_path, oai)
     ids = tmp_path / "ids"
     ids.write_text("".join(f"{identifier}\n" for identifier in ACTIVE))
@@ -100,7 +89,7 @@ def test_a_stop_during_a_slow_answer_is_obeyed_within_a_second(
     command = HARVEST_ALL if verb == "ListRecords" else ("backfill", "--ids-file", str(ids))
     with DoabNursery() as nursery:
         pid = nursery.start(site.command(*command))
-        poll(lambda: [seen.fault for seen in oai.history].count(kind))
+        until(lambda: [seen.fault for seen in oai.history].count(kind))
         time.sleep(0.1)  # let some of it drip
         asked = time.monotonic()
         os.kill(pid, signal.SIGTERM)
@@ -108,7 +97,7 @@ def test_a_stop_during_a_slow_answer_is_obeyed_within_a_second(
         seconds = time.monotonic() - asked
     print(f"\n{kind} {verb}: ended {seconds * 1000:.0f} ms after TERM")
     assert code == MORE
-    assert seconds < 1
+    assert seconds < PATIENCE_SECONDS
     assert site.cursor() == ""
     assert len(site.stamps()) == (8 if verb == "ListRecords" else 2)
     assert site.run(*command).code == DRAINED
@@ -116,16 +105,16 @@ def test_a_stop_during_a_slow_answer_is_obeyed_within_a_second(
 
 
 @pytest.mark.slow
-def test_a_stop_during_the_silence_between_two_requests_is_obeyed_within_a_second(oai: FakeOai, tmp_path: Path) -> None:
-    site = Site(tmp_path, oai, interval_seconds=30.0)
+def test_a_stop_during_the_silence_between_two_requests_is_obeyed_at_once(oai: FakeOai, tmp_path: Path) -> None:
+    site = Site(tmp_path, oai, interval_seconds=300.0)
     with DoabNursery() as nursery:
         pid = nursery.start(site.command(*HARVEST_ALL))
-        poll(lambda: oai.history and oai.history[0].ended)
+        until(lambda: oai.history and oai.history[0].ended)
         time.sleep(0.1)
         asked = time.monotonic()
         os.kill(pid, signal.SIGTERM)
         assert nursery.ended() == MORE
-    assert time.monotonic() - asked < 1
+    assert time.monotonic() - asked < PATIENCE_SECONDS
     assert len(oai.history) == 1
 
 

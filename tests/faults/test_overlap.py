@@ -12,6 +12,7 @@ import pytest
 from tests.faults.jobs import proofs
 from tests.faults.jobs.oracle import Oracle
 from tests.faults.jobs.proofs import visitor
+from tests.kits.patience import PATIENCE_SECONDS
 from tests.kits.wrappers import Wrapper
 
 
@@ -23,7 +24,7 @@ def test_the_oracle_sees_an_overlap_where_there_is_one(tmp_path: Path) -> None:
     with Oracle() as oracle:
         pair = [Wrapper(tmp_path, visitor(oracle, 0.5), name=name, locks=[name]) for name in ("one", "two")]
         for tick in [wrapper.start() for wrapper in pair]:
-            tick.communicate(timeout=60)
+            tick.communicate(timeout=PATIENCE_SECONDS)
         oracle.wait_until_alone()
         assert len(oracle.overlaps()) == 1
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.jobs.oracle import until
 from tests.faults.jobs.proofs import lines, shell, taken
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.kits.wrappers import Wrapper
 
 
@@ -49,7 +49,7 @@ def test_each_of_two_halts_is_announced_also_when_the_reserve_stayed(tmp_path: P
 
 def test_a_halt_that_the_killed_wrapper_could_not_tell_is_announced_by_the_next_tick(tmp_path: Path) -> None:
     environment = {"STATE": str(tmp_path / "state/jobs/job")}
-    script = "echo $PPID >$STATE/timeout; touch $STATE/.halted; sleep 30; exit 4"
+    script = "echo $PPID >$STATE/timeout; touch $STATE/.halted; sleep 300; exit 4"
     wrapper = Wrapper(tmp_path, shell(script), environment=environment)
     tick = wrapper.start()
     until(lambda: wrapper.halted, "the job did not halt")
@@ -68,7 +68,7 @@ def test_a_tick_that_meets_the_halt_first_leaves_the_wrapper_nothing_to_announce
     until(lambda: wrapper.halted, "the job did not halt")
     assert len(lines(wrapper.tick().stdout)) == 1
     (wrapper.dir / "go-on").touch()
-    assert tick.communicate(timeout=30)[0] == ""
+    assert tick.communicate(timeout=PATIENCE_SECONDS)[0] == ""
 
 
 @pytest.mark.parametrize(("scheduler", "code"), [("cron", 0), ("systemd", 4), ("hand", 4)])

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle
+from tests.kits.patience import PATIENCE_SECONDS
 from tests.kits.wrapper import unit_job
 from tests.kits.wrappers import ROOT, Wrapper
 
@@ -23,7 +24,7 @@ def _by_hand(wrapper: Wrapper, **more: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_job_run_by_hand_takes_the_same_lock_and_says_who_has_it(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = unit_job(tmp_path, oracle, units=1000)
+        wrapper = unit_job(tmp_path, oracle, units=100_000)
         tick = wrapper.start()
         job = oracle.wait_for("job")
         by_hand = _by_hand(wrapper)
@@ -31,18 +32,18 @@ def test_a_job_run_by_hand_takes_the_same_lock_and_says_who_has_it(tmp_path: Pat
         assert f"another run is active: job (pid {job.pid}, since 20" in by_hand.stderr
         assert len(oracle.seen()) == 1
         tick.terminate()
-        tick.communicate(timeout=30)
+        tick.communicate(timeout=PATIENCE_SECONDS)
 
 
 def test_a_tick_is_skipped_while_the_job_runs_by_hand(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = unit_job(tmp_path, oracle, units=1000)
+        wrapper = unit_job(tmp_path, oracle, units=100_000)
         with subprocess.Popen(wrapper.command, env=_environment(), stderr=subprocess.DEVNULL) as by_hand:
             oracle.wait_for("job")
             wrapper.tick()
             assert wrapper.outcomes() == ["busy"]
             by_hand.terminate()
-            assert by_hand.wait(timeout=30) == 3
+            assert by_hand.wait(timeout=PATIENCE_SECONDS) == 3
 
 
 def test_a_job_run_by_hand_honours_the_markers_of_its_wrapper(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.jobs import proofs
-from tests.faults.jobs.oracle import Oracle, until
+from tests.faults.jobs.oracle import Oracle
 from tests.faults.jobs.proofs import shell, visitor
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.kits.wrapper import is_free, unit_job
 from tests.kits.wrappers import Wrapper
 
@@ -23,19 +24,19 @@ def test_what_a_job_leaves_behind_is_dead_before_the_lock_is_free(tmp_path: Path
 
 def test_a_killed_jobs_worker_is_dead_before_the_lock_is_free(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = unit_job(tmp_path, oracle, units=1000, grandchild=30)
+        wrapper = unit_job(tmp_path, oracle, units=100_000, grandchild=300)
         tick = wrapper.start()
         oracle.wait_for("grandchild")
         os.kill(oracle.wait_for("job").pid, signal.SIGKILL)
-        tick.communicate(timeout=30)
+        tick.communicate(timeout=PATIENCE_SECONDS)
         assert wrapper.outcomes() == ["crashed"]
-        oracle.wait_until_alone(timeout=3)
+        oracle.wait_until_alone()
         assert is_free(tmp_path / "lock" / "shared")
 
 
 def test_a_sigkilled_wrapper_leaves_the_lock_with_its_job(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = Wrapper(tmp_path, visitor(oracle, 30), name="first")
+        wrapper = Wrapper(tmp_path, visitor(oracle, 300), name="first")
         other = Wrapper(tmp_path, visitor(oracle, 0), name="second")
         tick = wrapper.start()
         job = oracle.wait_for("job")
@@ -52,7 +53,7 @@ def test_a_sigkilled_wrapper_leaves_the_lock_with_its_job(tmp_path: Path) -> Non
 
 def test_a_worker_that_was_handed_the_lock_keeps_it_when_wrapper_and_job_are_killed(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = unit_job(tmp_path, oracle, units=1000, grandchild=30)
+        wrapper = unit_job(tmp_path, oracle, units=100_000, grandchild=300)
         tick = wrapper.start()
         worker, job = oracle.wait_for("grandchild"), oracle.wait_for("job")
         parent = int(Path(f"/proc/{job.pid}/stat").read_text().rpartition(")")[2].split()[1])

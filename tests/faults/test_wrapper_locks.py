@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle
 from tests.faults.jobs.proofs import shell, taken, visitor
+from tests.kits.patience import PATIENCE_SECONDS
 from tests.kits.wrapper import is_free, skips
 from tests.kits.wrappers import Wrapper
 
 
 def test_second_tick_is_skipped_while_the_first_holds_the_lock(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        first = Wrapper(tmp_path, visitor(oracle, 30), name="first")
+        first = Wrapper(tmp_path, visitor(oracle, 300), name="first")
         second = Wrapper(tmp_path, visitor(oracle, 0), name="second", scheduler="systemd")
         tick = first.start()
         oracle.wait_for("job")
@@ -24,7 +25,7 @@ def test_second_tick_is_skipped_while_the_first_holds_the_lock(tmp_path: Path) -
         assert second.outcomes() == ["busy", "busy"]
         assert len(oracle.seen()) == 1, "a skipped tick started its job"
         tick.terminate()
-        tick.communicate(timeout=30)
+        tick.communicate(timeout=PATIENCE_SECONDS)
         second.tick()
         assert skips(second) == [2, 0, 0]
 
@@ -58,10 +59,10 @@ def test_a_lock_file_is_never_created_changed_or_deleted(tmp_path: Path) -> None
 
 def test_all_the_locks_are_held_while_the_job_runs(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        wrapper = Wrapper(tmp_path, visitor(oracle, 30), locks=["a", "b", "c"])
+        wrapper = Wrapper(tmp_path, visitor(oracle, 300), locks=["a", "b", "c"])
         tick = wrapper.start()
         oracle.wait_for("job")
         assert [is_free(tmp_path / "lock" / name) for name in "abc"] == [False, False, False]
         tick.terminate()
-        tick.communicate(timeout=30)
+        tick.communicate(timeout=PATIENCE_SECONDS)
         assert [is_free(tmp_path / "lock" / name) for name in "abc"] == [True, True, True]

@@ -5,29 +5,23 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-import io
 import json
 import os
 import sqlite3
-import ssl
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
-import typer
 
+from tests.kits.deployment import Deployment, Said
 from tests.kits.nursery import Nursery
+from tests.kits.patience import until
 from tests.upstreams.books import Book
 from tests.upstreams.oai import FakeOai
 from tests.upstreams.oai_records import utc_stamp
-from tickwork.cli import main
 
 CONTACT = "https://example.org/contact"
 DRAINED, MORE, HALTED = 0, 3, 4
@@ -35,9 +29,6 @@ HARVEST_ALL = ("harvest", "--from", "2000-01-01", "--limit", "1000000")
 # What a record is about; the other columns tell when this machine heard of it.
 _OUR_OWN = {"id", "first_seen", "last_changed"}
 Row = dict[str, Any]
-# Costly, and the same for every run of a command in one process.
-_parsed_once = mock.patch("typer.main.get_command", cache(typer.main.get_command))
-_trusted_once = mock.patch("ssl.create_default_context", cache(ssl.create_default_context))
 
 
 class Clock:
@@ -55,15 +46,6 @@ class Clock:
         return self.now
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
 class DoabNursery(Nursery):
     """Commands of DOAB's jobs."""
 
@@ -72,14 +54,12 @@ class DoabNursery(Nursery):
     )
 
 
-class Site:
+class Site(Deployment):
     """One deployment below `home` that speaks to one server; `doab` are keys of the `[doab]` table."""
 
     def __init__(self, home: Path, oai: FakeOai, **doab: Any) -> None:
-        self.home, self.oai = home, oai
-        self.state = home / "state"
-        self.config = home / "tickwork.toml"
-        home.mkdir(parents=True, exist_ok=True)
+        super().__init__(home)
+        self.oai = oai
         self.doab: dict[str, Any] = {
             "base_url": oai.base_url,
             "interval_seconds": 0.0,
@@ -100,38 +80,15 @@ class Site:
     def command(self, *arguments: str) -> list[str]:
         """The arguments of the console command; `harvest`, `backfill`... stand for `doab harvest`..."""
         own = arguments[0] in ("rearm", "status", "explain", "holds", "manners", "run", "logs")
-        return ["--config", str(self.config), "--state", str(self.state), *(() if own else ("doab",)), *arguments]
+        return super().command(*(() if own else ("doab",)), *arguments)
 
-    def run(self, *arguments: str) -> Done:
-        """Run a command in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with _parsed_once, _trusted_once, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main(self.command(*arguments))
-                code = 0
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else int(bool(end.code))
-        return Done(code, out.getvalue(), err.getvalue())
-
-    def passes(self, *arguments: str, most: int = 60) -> list[int]:
+    def passes(self, *arguments: str) -> list[int]:
         """Run a command until it ends otherwise than with "more work"; gives the exit codes."""
         codes: list[int] = []
-        while len(codes) < most:
-            codes.append(self.run(*arguments).code)
-            if codes[-1] != MORE:
-                return codes
-        raise AssertionError(f"{arguments} did not come to an end in {most} passes")
+        until(lambda: codes.append(self.run(*arguments).code) or codes[-1] != MORE, f"{arguments} came to no end")
+        return codes
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Run a command as a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-c", "from tickwork.cli import main; main()", *self.command(*arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def by_units(self, units: int, *arguments: str) -> Done:
+    def by_units(self, units: int, *arguments: str) -> Said:
         """Run a command in this process that is stopped after so many units, whatever its own bounds are."""
         from tickwork.contract import runner
 
@@ -198,6 +155,12 @@ class Site:
         """Where our own crawls leave their identifiers."""
         return self.state / "snapshots" / f"doab.{which}"
 
+    def listed(self, identifiers: list[str]) -> str:
+        """A bare list of these identifiers, in a file."""
+        path = self.home / "ids"
+        path.write_text("".join(f"{identifier}\n" for identifier in identifiers))
+        return str(path)
+
     def holds(self) -> list[str]:
         """Hosts on hold."""
         with self.db("slots") as db:
@@ -209,11 +172,15 @@ class Site:
             db.execute("UPDATE hosts SET hold_until = NULL, strikes = 0")
 
     def fingerprint(self) -> dict[str, str]:
-        """Every file below the state folder with the digest of its bytes."""
+        """Every file below the state folder with the digest of its bytes.
+
+        Not what SQLite leaves beside a database that was opened, if only for reading: an empty log and its index.
+        """
         return {
             str(path.relative_to(self.state)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(self.state.rglob("*"))
-            if path.is_file()
+            if path.is_file() and not path.name.endswith(".db-shm")
+            if path.stat().st_size or not path.name.endswith(".db-wal")
         }
 
 
@@ -236,14 +203,6 @@ def well_mannered(oai: FakeOai) -> None:
     assert not history.inside_holds()
     assert not history.without_user_agent()
     assert all(CONTACT in seen.headers["User-Agent"] for seen in history)
-
-
-def poll(condition: Callable[[], object], seconds: float = 15.0) -> None:
-    """Wait until the condition holds; AssertionError if it does not in time."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.002)
 
 
 def real_data() -> Path:

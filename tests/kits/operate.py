@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+from tests.kits.deployment import Said
 from tickwork.contract.ledger import Ledger
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import Outcome
@@ -21,15 +21,6 @@ KEYS = {
     "next_tick",
 }
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 Tickwork = Callable[..., Said]

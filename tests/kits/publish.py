@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import faiss
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-import typer
 
+from tests.kits.deployment import Deployment
 from tests.kits.nursery import Nursery
-from tests.kits.operate import Said
-from tickwork.cli import main
 from tickwork.contract import database
 from tickwork.contract.markers import Markers
-from tickwork.contract.paths import Paths
 from tickwork.corpus.document import embedded, text_hash
 from tickwork.generation.generations import Generation, Generations
 from tickwork.generation.index import read_index
@@ -54,8 +46,6 @@ MODEL = ModelInfo(
 OTHER_MODEL = msgspec.structs.replace(MODEL, name="pkg:other", fingerprint="7" * 64)
 
 Vector = npt.NDArray[np.float16]
-# Costly, and the same for every run of a command in one process.
-_parsed_once = mock.patch("typer.main.get_group", cache(typer.main.get_group))
 
 
 def unit(numbers: npt.NDArray[Any]) -> npt.NDArray[np.float16]:
@@ -68,17 +58,14 @@ def some(count: int, seed: int = 0, dim: int = DIM) -> list[Vector]:
     return list(unit(np.random.default_rng(seed).standard_normal((count, dim))))
 
 
-class Shelf:
+class Shelf(Deployment):
     """One deployment below `home`; `vectors` are keys of its `[vectors]` table. Threads are bounded: tests run aside.
 
     Every version of a book has a word of its own, `b12v0`, so that it can be seen which version is found.
     """
 
     def __init__(self, home: Path, **vectors: Any) -> None:
-        self.home = home
-        self.paths = Paths.under(home / "state")
-        self.config = home / "tickwork.toml"
-        home.mkdir(parents=True, exist_ok=True)
+        super().__init__(home)
         self.vectors: dict[str, Any] = {"threads": 1, "top_k": 4}
         self.set(**vectors)
         self.generations = Generations(self.paths, "doab")
@@ -179,30 +166,6 @@ class Shelf:
         return VectorStore.open(self.paths.database("doab-vectors"))
 
     # Running.
-
-    def command(self, *arguments: str) -> list[str]:
-        """The arguments of the console command."""
-        return ["--config", str(self.config), "--state", str(self.paths.state), *arguments]
-
-    def run(self, *arguments: str) -> Said:
-        """Run a command in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        code = 0
-        with _parsed_once, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main(self.command(*arguments))
-            except SystemExit as end:
-                code = int(end.code or 0)
-        return Said(code, out.getvalue(), err.getvalue())
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Run a command as a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-c", "from tickwork.cli import main; main()", *self.command(*arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
 
     def publish(self, *options: str, only: str = "") -> Generation:
         """Publish, which must succeed; gives what is current then."""

@@ -6,25 +6,16 @@ The judge reads the database with SQL of its own: it knows the tables, and nothi
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sqlite3
-import ssl
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import pytest
-import typer.main
-
+from tests.kits.deployment import Deployment, Said
+from tests.kits.patience import until
 from tests.upstreams.pds import Network
-from tickwork.cli import main
 
 # No pauses: the fake judges what matters, and its servers are on this machine.
 QUICK = """
@@ -38,25 +29,11 @@ list_again_seconds = 0
 """
 
 
-_parameters = cache(typer.main.get_params_from_function)
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-class Archive:
-    """A folder with a deployment whose commands run in this process, or (`start`) as one of their own."""
+class Archive(Deployment):
+    """A deployment whose commands are those of `tickwork atproto`."""
 
     def __init__(self, home: Path, network: Network | None = None, config: str = "", quick: str = QUICK) -> None:
-        home.mkdir(parents=True, exist_ok=True)
-        self.state = home / "state"
-        self.config = home / "tickwork.toml"
+        super().__init__(home)
         self.network = network
         self.configure(config, quick)
 
@@ -65,40 +42,9 @@ class Archive:
         directories = f"plc = {json.dumps(self.network.plc_urls)}\n" if self.network else ""
         self.config.write_text(f'allow_private = ["127.0.0.0/8"]\n{quick}{directories}{config}')
 
-    @property
-    def options(self) -> list[str]:
-        return ["--config", str(self.config), "--state", str(self.state)]
-
-    def run(self, *arguments: str) -> Said:
-        """Run `tickwork atproto ...` in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            # These take longer than most passes: the list of authorities, which nobody here needs, and the signatures
-            # of all commands, which are the same each time.
-            patch.object(ssl.SSLContext, "load_verify_locations"),
-            patch.object(typer.main, "get_params_from_function", _parameters),
-            pytest.raises(SystemExit) as end,
-        ):
-            main([*self.options, "atproto", *arguments])
-        code = end.value.code
-        return Said(code if isinstance(code, int) else int(bool(code)), out.getvalue(), err.getvalue())
-
-    def good(self, *arguments: str) -> str:
-        """Run a command that must succeed; gives its output."""
-        said = self.run(*arguments)
-        assert said.code == 0, said
-        return said.out
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Begin `tickwork atproto ...` as a process of its own."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "tickwork", *self.options, "atproto", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def command(self, *arguments: str) -> list[str]:
+        """The arguments of the console command."""
+        return super().command("atproto", *arguments)
 
     def backfill(self, *arguments: str) -> Said:
         """One pass that ends in order, drained or not."""
@@ -106,13 +52,9 @@ class Archive:
         assert said.code in (0, 3), said
         return said
 
-    def drain(self, passes: int = 60) -> None:
-        """Pass after pass, until one says that nothing is left."""
-        for _ in range(passes):
-            said = self.backfill()
-            if said.code == 0:
-                return
-        raise AssertionError(f"not drained after {passes} passes: {said}")
+    def drain(self) -> None:
+        """Pass after pass, for as long as something is due later, until one says that nothing is left."""
+        until(lambda: self.backfill().code == 0, self.statuses)
 
     def rows(self, sql: str, *values: object) -> list[dict[str, Any]]:
         """The rows of a query."""

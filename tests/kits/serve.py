@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -25,9 +24,9 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 
+from tests.kits.deployment import Deployment
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.kits.vectors import DOAB, change_all, config, make_state, store_vectors, tiny_model
-from tickwork.cli import main
-from tickwork.contract.paths import Paths
 from tickwork.corpus.display import Display
 from tickwork.generation.generations import Generation, Generations
 from tickwork.serve.library import Library
@@ -37,8 +36,6 @@ from tickwork.vectors.exact_search import Vectors
 from tickwork.vectors.settings import VectorSettings
 
 T = TypeVar("T")
-SECONDS = 60.0
-"""Long enough for anything on a busy machine."""
 
 # A deployment: a few books whose vectors are set by hand.
 
@@ -55,25 +52,13 @@ BOOKS: dict[int, dict[str, Any]] = {
 QUERIES = {"bees": BEES, "honey": BEES, "insects": 0.8 * BEES + 0.6 * WASPS, "worms": SOIL}
 
 
-class Deployment:
-    """A folder with a deployment, whose commands run in this process."""
+class Catalogue(Deployment):
+    """A deployment that publishes books; `config` is the text of its settings file."""
 
     def __init__(self, home: Path, config: str = "") -> None:
-        self.state = home / "state"
-        self.config = home / "tickwork.toml"
-        home.mkdir(parents=True, exist_ok=True)
+        super().__init__(home)
         self.config.write_text(config)
-        self.generations = Generations(Paths.under(self.state), "doab")
-
-    @property
-    def options(self) -> list[str]:
-        return ["--config", str(self.config), "--state", str(self.state)]
-
-    def run(self, *arguments: str) -> None:
-        """Run a command, which must succeed."""
-        with pytest.raises(SystemExit) as end, contextlib.redirect_stdout(None):
-            main([*self.options, *arguments])
-        assert not end.value.code, arguments
+        self.generations = Generations(self.paths, "doab")
 
     def put(self, books: Mapping[int, Mapping[str, Any]], fingerprint: str = "by hand") -> None:
         """Store books, and the vectors of those that have one."""
@@ -89,7 +74,7 @@ class Deployment:
     def publish(self, books: Mapping[int, Mapping[str, Any]] | None = None) -> Generation:
         """Publish, with these books stored before; gives what is current then."""
         self.put(books or {})
-        self.run("publish", "doab")
+        self.good("publish", "doab")
         return self.current()
 
     def current(self) -> Generation:
@@ -97,14 +82,14 @@ class Deployment:
         assert current
         return current
 
-    def copy(self, home: Path) -> Deployment:
+    def copy(self, home: Path) -> Catalogue:
         """A deployment of the same, to be harmed."""
-        other = Deployment(home, self.config.read_text())
+        other = Catalogue(home, self.config.read_text())
         shutil.copytree(self.state, other.state, symlinks=True)
         return other
 
     def library(self, settings: VectorSettings | None = None) -> Library:
-        return Library(Paths.under(self.state), [DOAB], settings or VectorSettings())
+        return Library(self.paths, [DOAB], settings or VectorSettings())
 
 
 class ModelByHand:
@@ -118,7 +103,7 @@ class ModelByHand:
         monkeypatch.setattr("tickwork.vectors.model.load_for", self._load)
 
     def _load(self, *_: object) -> ModelByHand:
-        assert self.may_load.wait(SECONDS)
+        assert self.may_load.wait(PATIENCE_SECONDS)
         self.loaded += 1
         return self
 
@@ -166,14 +151,14 @@ class Served:
 
     def __enter__(self) -> Served:
         self._thread.start()
-        assert self._open.wait(SECONDS)
+        assert self._open.wait(PATIENCE_SECONDS)
         if self._failed:
             raise self._failed
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(SECONDS)
+        self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -191,7 +176,7 @@ class Served:
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the service's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(SECONDS)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SECONDS)
 
     def ask(
         self,
@@ -209,10 +194,7 @@ class Served:
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Wait for something to hold."""
-        end = time.monotonic() + SECONDS
-        while not holds():
-            assert time.monotonic() < end, self.health()
-            time.sleep(0.02)
+        until(holds, lambda: self.health())
 
     def shows(self, generation: Generation) -> None:
         """Wait for a generation to be served."""
@@ -272,7 +254,7 @@ class Process:
         code = f"{python}\nfrom tickwork.cli import main; main()"
         ready = ("--ready-file", str(self._ready), "--poll", str(poll))
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *deployment.options, "serve", "--port", "0", *ready, *options],
+            [sys.executable, "-c", code, *deployment.command("serve"), "--port", "0", *ready, *options],
             stdout=self._log,
             stderr=self._log,
         )
@@ -280,19 +262,19 @@ class Process:
         self.url = ""
 
     def __enter__(self) -> Process:
-        end = time.monotonic() + SECONDS
-        while not (self._ready.exists() and self._ready.read_text()):
-            assert self._process.poll() is None, self.log()
-            assert time.monotonic() < end, self.log()
-            time.sleep(0.05)
+        until(lambda: self._is_ready() or self._process.poll() is not None, self.log)
+        assert self._process.poll() is None, self.log()
         self.url = self._ready.read_text()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self._process.terminate()
-        self._process.wait(SECONDS)
+        self._process.wait(PATIENCE_SECONDS)
         self._log.close()
+
+    def _is_ready(self) -> bool:
+        return self._ready.exists() and bool(self._ready.read_text())
 
     @property
     def address(self) -> tuple[str, int]:
@@ -303,7 +285,7 @@ class Process:
 
     def raw(self, sent: bytes) -> bytes:
         """What comes back when these bytes are sent, until the connection is closed."""
-        with socket.create_connection(self.address, SECONDS) as connection:
+        with socket.create_connection(self.address, PATIENCE_SECONDS) as connection:
             connection.sendall(sent)
             received = b""
             with contextlib.suppress(ConnectionResetError):
@@ -313,7 +295,7 @@ class Process:
 
     def get(self, target: str) -> tuple[int, bytes]:
         """Status and body of an address."""
-        connection = HTTPConnection(*self.address, timeout=SECONDS)
+        connection = HTTPConnection(*self.address, timeout=PATIENCE_SECONDS)
         with contextlib.closing(connection):
             connection.request("GET", target)
             answer = connection.getresponse()
@@ -326,15 +308,12 @@ class Process:
 
     def until(self, holds: Callable[[dict[str, str]], bool]) -> None:
         """Wait until the service's health is such."""
-        end = time.monotonic() + SECONDS
-        while not holds(self.health()):
-            assert time.monotonic() < end, (self.health(), self.log())
-            time.sleep(0.1)
+        until(lambda: holds(self.health()), lambda: (self.health(), self.log()))
 
     def stop(self) -> int:
         """Tell it to stop; gives its exit code, negative for a signal."""
         self._process.terminate()
-        return self._process.wait(SECONDS)
+        return self._process.wait(PATIENCE_SECONDS)
 
     def log(self) -> str:
         return Path(self._log.name).read_text()
@@ -433,7 +412,7 @@ class Page(HTMLParser):
 @contextlib.contextmanager
 def served(home: Path, *, with_model: bool = True) -> Iterator[Served]:
     """The service over BOOKS, its model loaded."""
-    deployment = Deployment(home)
+    deployment = Catalogue(home)
     deployment.publish(BOOKS)
     with pytest.MonkeyPatch.context() as patch:
         if with_model:
@@ -447,10 +426,10 @@ def served(home: Path, *, with_model: bool = True) -> Iterator[Served]:
 @contextlib.contextmanager
 def serving(home: Path, books: int) -> Iterator[Process]:
     """A service as a process, over `books` that were embedded with a tiny model and published; ready by meaning."""
-    deployment = Deployment(home, config(tiny_model(home / "model")))
+    deployment = Catalogue(home, config(tiny_model(home / "model")))
     make_state(deployment.state, books)
-    deployment.run("embed", "doab")
-    deployment.run("publish", "doab")
+    deployment.good("embed", "doab")
+    deployment.good("publish", "doab")
     with Process(deployment, home) as service:
         service.until(lambda health: health["meaning"] == "ready")
         yield service
@@ -466,7 +445,7 @@ def slow_searches(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     def slowly(self: Searcher, query: str, *arguments: Any, **more: Any) -> Any:
         if query == "slow":
             gate.begun.set()
-            assert gate.go.wait(SECONDS)
+            assert gate.go.wait(PATIENCE_SECONDS)
             query = "bees"
         return search(self, query, *arguments, **more)
 

@@ -8,15 +8,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kits.doab import Clock, Done, well_mannered
+from tests.kits import deployment
+from tests.kits.deployment import Said
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
-from tickwork import cli
 from tickwork.contract import settings
 from tickwork.contract.jobs import Job
 from tickwork.contract.markers import Markers
@@ -27,24 +26,15 @@ from tickwork.sources.doab import SOURCE
 RESERVE = 4096
 
 
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TICKWORK_CONFIG", "TICKWORK_STATE", "TICKWORK_WRAPPED", "TICKWORK_LOCK_FDS"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(generated_books(30, seed=5), clock=Clock()) as server:
-        yield server
-        well_mannered(server)
+pytestmark = pytest.mark.usefixtures("bare_environment")
+BOOKS = generated_books(30, seed=5)
 
 
 class Host:
     """A deployment whose folders are named by its settings file alone."""
 
-    def __init__(self, home: Path, oai: FakeOai, capsys: pytest.CaptureFixture[str]) -> None:
-        self.home, self.state, self.config, self._oai, self._capsys = home, home / "state", home / "t.toml", oai, capsys
+    def __init__(self, home: Path, oai: FakeOai) -> None:
+        self.home, self.state, self.config, self._oai = home, home / "state", home / "t.toml", oai
 
     def settings(self, jobs: str = "", folders: str = "") -> None:
         self.config.write_text(
@@ -53,26 +43,20 @@ class Host:
             f'[doab]\nbase_url = "{self._oai.base_url}"\ninterval_seconds = 0.0\njitter = 0.0\n{jobs}'
         )
 
-    def run(self, *arguments: str) -> Done:
+    def run(self, *arguments: str) -> Said:
         """A command in this process; what it starts itself is none of it."""
-        self._capsys.readouterr()
-        code = 0
-        try:
-            cli.main(["--config", str(self.config), *arguments])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return Done(code, *self._capsys.readouterr())
+        return deployment.run("--config", str(self.config), *arguments)
 
-    def start(self, *arguments: str) -> Done:
+    def start(self, *arguments: str) -> Said:
         """A command in a process of its own, which may become another."""
         command = [sys.executable, "-m", "tickwork", "--config", str(self.config), *arguments]
         said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        return Done(said.returncode, said.stdout, said.stderr)
+        return Said(said.returncode, said.stdout, said.stderr)
 
 
 @pytest.fixture
-def host(tmp_path: Path, oai: FakeOai, capsys: pytest.CaptureFixture[str]) -> Host:
-    made = Host(tmp_path, oai, capsys)
+def host(tmp_path: Path, oai: FakeOai) -> Host:
+    made = Host(tmp_path, oai)
     made.settings()
     return made
 

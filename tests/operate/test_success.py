@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kits.doab import DRAINED, MORE, Clock, Site, well_mannered
+from tests.kits.doab import DRAINED, MORE, Site
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
+BOOKS = generated_books(60, seed=3)
+PAGE_SIZE = 20
 LONG_AGO = "2026-01-02T03:04:05Z"
 JOB = "doab-harvest"
-
-
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(generated_books(60, seed=3), page_size=20, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path, oai)
 
 
 def last_success(site: Site) -> str | None:

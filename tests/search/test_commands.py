@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.operate import Said, Tickwork
+from tests.kits.deployment import Said
+from tests.kits.operate import Tickwork
 from tests.kits.vectors import book, change, config, make_state, tiny_model
 from tickwork.cli import main
 from tickwork.contract.paths import Paths

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.kits.serve import BOOKS, Deployment, ModelByHand, Served, served
+from tests.kits.serve import BOOKS, Catalogue, ModelByHand, Served, served
 from tests.kits.vectors import DOAB, by_hand, config, tiny_model
 from tickwork.contract.outcomes import OperatorError
 from tickwork.corpus.display import Shown
@@ -38,7 +38,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def edition(tmp_path: Path) -> Iterator[OpenGeneration]:
-    deployment = Deployment(tmp_path)
+    deployment = Catalogue(tmp_path)
     edition = OpenGeneration(DOAB, deployment.publish(BOOKS), None, 0.6)
     yield edition
     edition.close()
@@ -108,10 +108,10 @@ def test_many_threads_ask_for_the_same_vectors(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.slow
 def test_a_real_model_gives_queries_the_vectors_of_the_search(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path, config(tiny_model(tmp_path / "model")))
+    deployment = Catalogue(tmp_path, config(tiny_model(tmp_path / "model")))
     deployment.put({number: {k: v for k, v in book.items() if k != "vector"} for number, book in BOOKS.items()})
-    deployment.run("embed", "doab")
-    deployment.run("publish", "doab")
+    deployment.good("embed", "doab")
+    deployment.good("publish", "doab")
     settings = VectorSettings(model=str(tmp_path / "model"), dtype="float32", threads=1)
     with Served(deployment.library(settings)) as service:
         service.until(lambda: service.health()["meaning"] == "ready")
@@ -272,7 +272,7 @@ def test_a_book_s_fields_lead_to_where_they_are_at_home() -> None:
 
 
 def test_without_a_display_pages_show_values_as_they_are(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = Catalogue(tmp_path)
     deployment.publish(BOOKS)
     with Served(deployment.library(), displays={}) as service:
         item: Any = service.ask("/item/doab/1").page

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.kits.serve import BOOKS, Deployment, ModelByHand, Served
+from tests.kits.serve import BOOKS, Catalogue, ModelByHand, Served
 from tests.kits.vectors import DOAB
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.paths import Paths
@@ -26,7 +26,7 @@ from tickwork.vectors.settings import VectorSettings
 FILMS: Corpus = replace(DOAB, name="films", fields=tuple(one for one in DOAB.fields if one.name != "language"))
 
 
-def as_films(deployment: Deployment, corpus: Corpus = FILMS) -> None:
+def as_films(deployment: Catalogue, corpus: Corpus = FILMS) -> None:
     """Publish what is current as a generation of another corpus."""
     current = deployment.current()
     films = Generations(Paths.under(deployment.state), corpus.name)
@@ -43,7 +43,7 @@ def as_films(deployment: Deployment, corpus: Corpus = FILMS) -> None:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    deployment = Deployment(tmp_path_factory.mktemp("corpora"))
+    deployment = Catalogue(tmp_path_factory.mktemp("corpora"))
     deployment.publish({**BOOKS, 1: {**BOOKS[1], "title": "Bees, the film"}})
     as_films(deployment)
     deployment.publish(BOOKS)
@@ -111,7 +111,7 @@ def test_each_has_pages_and_tables_of_its_own(service: Served) -> None:
 
 
 def test_damage_of_one_leaves_the_other(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = Catalogue(tmp_path)
     deployment.publish(BOOKS)
     as_films(deployment)
     (deployment.current().folder / "doab.db").write_bytes(b"garbage")
@@ -131,7 +131,7 @@ POSTS: Corpus = replace(DOAB, name="posts")
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Books with vectors, films without, and no posts at all."""
-    deployment = Deployment(tmp_path_factory.mktemp("mixed"))
+    deployment = Catalogue(tmp_path_factory.mktemp("mixed"))
     deployment.publish({})
     as_films(deployment, POSTS)
     deployment.publish({n: {k: v for k, v in book.items() if k != "vector"} for n, book in BOOKS.items()})
@@ -192,9 +192,9 @@ def test_of_a_corpus_without_vectors_alone_it_is_said(mixed: Served, corpus: str
 def test_a_missing_model_leaves_the_other_corpora_their_meaning(
     trouble: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = Catalogue(tmp_path)
     deployment.put(BOOKS, fingerprint="another")
-    deployment.run("publish", "doab")
+    deployment.good("publish", "doab")
     as_films(deployment)
     deployment.publish(BOOKS)
     model, films = ModelByHand(monkeypatch), ModelByHand(monkeypatch)

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
-from tests.kits.serve import ABOUT, Answer, Deployment, ModelByHand, Served
+from tests.kits.serve import ABOUT, Answer, Catalogue, ModelByHand, Served
 from tickwork.corpus.display import Shown
 from tickwork.serve.render import plain, render, safe_url
 from tickwork.serve.security_headers import MAX_ADDRESS
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Every text of every book is hostile."""
-    deployment = Deployment(tmp_path_factory.mktemp("hostile"))
+    deployment = Catalogue(tmp_path_factory.mktemp("hostile"))
     deployment.publish(
         {
             number: {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kits.serve import ABOUT, BOOKS, Deployment, Page, Served, served
+from tests.kits.serve import ABOUT, BOOKS, Catalogue, Page, Served, served
 from tests.kits.vectors import book
 
 SMALL = 50_000
@@ -182,7 +182,7 @@ def test_the_stylesheet_is_kept_and_everything_else_is_not(service: Served) -> N
     assert "immutable" not in service.ask("/").headers.get("cache-control", "")
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     pairs=st.lists(
         st.tuples(
@@ -209,8 +209,9 @@ def test_any_query_string_gives_a_well_made_page(
         assert answer.page
 
 
+@pytest.mark.slow
 def test_a_hundred_items_of_long_text_make_a_small_page(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = Catalogue(tmp_path)
     many = {
         number: {
             **book(number),

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.serve import BOOKS, Deployment, Process
+from tests.kits.patience import PATIENCE_SECONDS, until
+from tests.kits.serve import BOOKS, Catalogue, Process
 
 pytestmark = pytest.mark.slow
 
@@ -32,13 +33,13 @@ Searcher.search = slowly
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    deployment = Deployment(tmp_path_factory.mktemp("process"))
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    deployment = Catalogue(tmp_path_factory.mktemp("process"))
     deployment.publish(BOOKS)
     return deployment
 
 
-def test_it_answers_once_it_says_so_and_a_stop_lets_requests_end(deployment: Deployment, tmp_path: Path) -> None:
+def test_it_answers_once_it_says_so_and_a_stop_lets_requests_end(deployment: Catalogue, tmp_path: Path) -> None:
     with Process(deployment, tmp_path, python=SLOW) as service, ThreadPoolExecutor() as pool:
         assert f"serving at {service.url}" in service.log()
         assert service.get("/")[0] == 200
@@ -47,8 +48,8 @@ def test_it_answers_once_it_says_so_and_a_stop_lets_requests_end(deployment: Dep
         time.sleep(0.7)
         begun = time.monotonic()
         assert service.stop() == 0
-        assert time.monotonic() - begun < 8
-        status, body = slow.result(30)
+        assert time.monotonic() - begun < PATIENCE_SECONDS
+        status, body = slow.result(PATIENCE_SECONDS)
         assert status == 200
         assert json.loads(body)["query"] == "slow"
         with pytest.raises(ConnectionRefusedError):
@@ -56,7 +57,7 @@ def test_it_answers_once_it_says_so_and_a_stop_lets_requests_end(deployment: Dep
         assert "Traceback" not in service.log()
 
 
-def test_bytes_that_are_no_http_get_400_and_harm_nothing(deployment: Deployment, tmp_path: Path) -> None:
+def test_bytes_that_are_no_http_get_400_and_harm_nothing(deployment: Catalogue, tmp_path: Path) -> None:
     with Process(deployment, tmp_path) as service:
         for sent in (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500 + b"\r\n\r\n",
@@ -81,7 +82,7 @@ def test_bytes_that_are_no_http_get_400_and_harm_nothing(deployment: Deployment,
         assert "Traceback" not in service.log()
 
 
-def test_clients_that_say_nothing_keep_nobody_out_for_long(deployment: Deployment, tmp_path: Path) -> None:
+def test_clients_that_say_nothing_keep_nobody_out_for_long(deployment: Catalogue, tmp_path: Path) -> None:
     brief = "import tickwork.serve.request_timeout as patience; patience.REQUEST_SECONDS = 2"
     with Process(deployment, tmp_path, python=brief) as service:
         silent = [socket.create_connection(service.address, 60) for _ in range(210)]
@@ -90,7 +91,7 @@ def test_clients_that_say_nothing_keep_nobody_out_for_long(deployment: Deploymen
         again = silent[100]  # which may go on after an answer, but no slower
         time.sleep(0.3)
         assert service.get("/-/health")[0] == 503, "all places are taken"
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE_SECONDS
         while service.get("/-/health")[0] != 200:
             assert time.monotonic() < end
             for one in silent[:70]:
@@ -110,12 +111,12 @@ def test_clients_that_say_nothing_keep_nobody_out_for_long(deployment: Deploymen
             kept.sendall(request[:20])
             begun = time.monotonic()
             assert kept.recv(100) == b""
-            assert 1 < time.monotonic() - begun < 10
+            assert 1 < time.monotonic() - begun < PATIENCE_SECONDS
         for one in silent:
             one.close()
 
 
-def test_a_port_in_use_is_an_error_that_names_it(deployment: Deployment) -> None:
+def test_a_port_in_use_is_an_error_that_names_it(deployment: Catalogue) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -127,20 +128,20 @@ def test_a_port_in_use_is_an_error_that_names_it(deployment: Deployment) -> None
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "203.0.113.7"])
-def test_an_address_that_is_not_ours_is_an_error(deployment: Deployment, host: str) -> None:
+def test_an_address_that_is_not_ours_is_an_error(deployment: Catalogue, host: str) -> None:
     done = run(deployment, "--port", "0", "--host", host)
     assert done.returncode == 2
     assert f"tickwork: cannot listen at {host} port 0: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def run(deployment: Deployment, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tickwork", *deployment.options, "serve", *options]
+def run(deployment: Catalogue, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tickwork", *deployment.command("serve"), *options]
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
 
 def activated(
-    deployment: Deployment, ready: Path, pid: str, count: int, listening: socket.socket
+    deployment: Catalogue, ready: Path, pid: str, count: int, listening: socket.socket
 ) -> subprocess.Popen[str]:
     """The service as systemd starts it: the socket is descriptor 3, and two variables say so."""
     code = f"""
@@ -149,7 +150,7 @@ os.environ["LISTEN_PID"] = {pid or "str(os.getpid())"}
 os.environ["LISTEN_FDS"] = "{count}"
 from tickwork.cli import main; main()
 """
-    command = [sys.executable, "-c", code, *deployment.options, "serve", "--port", "0", "--ready-file", str(ready)]
+    command = [sys.executable, "-c", code, *deployment.command("serve"), "--port", "0", "--ready-file", str(ready)]
 
     def place() -> None:
         os.dup2(listening.fileno(), 3)
@@ -158,11 +159,8 @@ from tickwork.cli import main; main()
 
 
 def wait(process: subprocess.Popen[str], ready: Path) -> str:
-    end = time.monotonic() + 60
-    while not (ready.exists() and ready.read_text()):
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: process.poll() is not None or (ready.exists() and ready.read_text()))
+    assert process.poll() is None
     return ready.read_text()
 
 
@@ -175,7 +173,7 @@ def get(address: tuple[str, int]) -> bytes:
     return received
 
 
-def test_a_socket_of_systemd_is_taken_and_outlives_the_service(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_socket_of_systemd_is_taken_and_outlives_the_service(deployment: Catalogue, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = listening.getsockname()
         for round_ in range(2):
@@ -193,7 +191,7 @@ def test_a_socket_of_systemd_is_taken_and_outlives_the_service(deployment: Deplo
             process.stderr.close()
 
 
-def test_a_socket_meant_for_another_process_is_left_alone(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_socket_meant_for_another_process_is_left_alone(deployment: Catalogue, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         process = activated(deployment, tmp_path / "ready", "'1'", 1, listening)
         url = wait(process, tmp_path / "ready")
@@ -204,9 +202,9 @@ def test_a_socket_meant_for_another_process_is_left_alone(deployment: Deployment
         process.stderr.close()
 
 
-def test_announced_sockets_that_are_not_there_are_an_error(deployment: Deployment) -> None:
+def test_announced_sockets_that_are_not_there_are_an_error(deployment: Catalogue) -> None:
     code = "import os; os.environ['LISTEN_PID'] = str(os.getpid()); os.environ['LISTEN_FDS'] = '1'"
-    command = [sys.executable, "-c", f"{code}; from tickwork.cli import main; main()", *deployment.options, "serve"]
+    command = [sys.executable, "-c", f"{code}; from tickwork.cli import main; main()", *deployment.command("serve")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "tickwork: cannot listen at the socket that was handed over: " in done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.serve import BOOKS, Deployment, ModelByHand, Served, slow_searches
+from tests.kits.serve import BOOKS, Catalogue, ModelByHand, Served, slow_searches
 from tickwork.contract.outcomes import OperatorError
 from tickwork.generation.generations import Generation
 from tickwork.serve import open_generation as open_generation_module
@@ -25,14 +25,14 @@ FILES = ("doab.db", "similar.db", "vectors.npy", "ids.npy", "index.faiss")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
-    deployment = Deployment(tmp_path_factory.mktemp("swap"))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    deployment = Catalogue(tmp_path_factory.mktemp("swap"))
     deployment.publish(BOOKS)
     return deployment
 
 
 @pytest.fixture
-def deployment(made: Deployment, tmp_path: Path) -> Deployment:
+def deployment(made: Catalogue, tmp_path: Path) -> Catalogue:
     return made.copy(tmp_path / "copy")
 
 
@@ -43,7 +43,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ModelByHand:
 
 
 @pytest.fixture
-def service(deployment: Deployment) -> Iterator[Served]:
+def service(deployment: Catalogue) -> Iterator[Served]:
     with Served(deployment.library()) as service:
         service.until(lambda: service.health()["meaning"] == "ready")
         yield service
@@ -67,7 +67,7 @@ def harm(generation: Generation, name: str, how: str = "cut") -> None:
         path.write_bytes(content[: len(content) // 2] if how == "cut" else b"garbage" * 1000)
 
 
-def test_what_is_published_is_found_without_a_restart(service: Served, deployment: Deployment) -> None:
+def test_what_is_published_is_found_without_a_restart(service: Served, deployment: Catalogue) -> None:
     before = deployment.current().name
     assert found(service, "beehives") == []
     generation = deployment.publish(titled(2, "Beehives"))
@@ -80,16 +80,16 @@ def test_what_is_published_is_found_without_a_restart(service: Served, deploymen
     assert service.ask("/-/health").json()["status"] == "ok"
 
 
-def test_a_roll_back_is_followed_as_well(service: Served, deployment: Deployment) -> None:
+def test_a_roll_back_is_followed_as_well(service: Served, deployment: Catalogue) -> None:
     before = deployment.current()
     service.shows(deployment.publish(titled(2, "Beehives")))
-    deployment.run("generations", "roll-back", "doab", before.name)
+    deployment.good("generations", "roll-back", "doab", before.name)
     service.shows(before)
     assert found(service, "beehives") == []
 
 
 def test_who_began_before_the_switch_ends_with_the_old_generation(
-    service: Served, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    service: Served, deployment: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, old = deployment.current(), service.library.open_generations()["doab"]
     with slow_searches(monkeypatch) as gate, ThreadPoolExecutor() as pool:
@@ -108,7 +108,7 @@ def test_who_began_before_the_switch_ends_with_the_old_generation(
 
 
 def test_within_the_grace_period_the_old_one_stays_open(
-    service: Served, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    service: Served, deployment: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service_module, "GRACE_SECONDS", 1000)
     old = service.library.open_generations()["doab"]
@@ -120,7 +120,7 @@ def test_within_the_grace_period_the_old_one_stays_open(
 
 
 @pytest.mark.slow
-def test_twenty_switches_leave_nothing_open(service: Served, deployment: Deployment) -> None:
+def test_twenty_switches_leave_nothing_open(service: Served, deployment: Catalogue) -> None:
     for number in range(4):  # what is opened once, and the first of everything
         switched(service, deployment, f"warm {number}")
     settle(service)
@@ -139,7 +139,7 @@ def test_twenty_switches_leave_nothing_open(service: Served, deployment: Deploym
         assert {row[0] for row in rows} <= {"_internal", current}, table
 
 
-def switched(service: Served, deployment: Deployment, title: str) -> None:
+def switched(service: Served, deployment: Catalogue, title: str) -> None:
     service.shows(deployment.publish(titled(3, title)))
     assert service.ask("/doab/items.json").json()["rows"], "Datasette opens it too"
     assert found(service, "enemies", "both")
@@ -160,7 +160,7 @@ def threads_and_pools() -> set[str]:
 
 
 @pytest.mark.slow
-def test_requests_beside_switches_never_fail(service: Served, deployment: Deployment) -> None:
+def test_requests_beside_switches_never_fail(service: Served, deployment: Catalogue) -> None:
     end, answers = threading.Event(), []
     targets = ("/?q=bees", "/doab/items", "/doab/items.json", "/item/doab/1", "/api/search?q=honey", "/-/health")
 
@@ -185,7 +185,7 @@ def test_requests_beside_switches_never_fail(service: Served, deployment: Deploy
 
 
 @pytest.mark.slow
-def test_an_export_under_way_goes_on_over_a_switch(deployment: Deployment) -> None:
+def test_an_export_under_way_goes_on_over_a_switch(deployment: Catalogue) -> None:
     many = range(1, 2501)  # three of Datasette's pages
     deployment.publish({number: {"title": f"Book {number}", "description": ""} for number in many})
     begun, go, parts = threading.Event(), threading.Event(), itertools.count()
@@ -210,7 +210,7 @@ def test_an_export_under_way_goes_on_over_a_switch(deployment: Deployment) -> No
 
 
 @pytest.mark.parametrize("name", [*FILES, "meta.json"])
-def test_a_damaged_generation_is_refused_at_the_start(deployment: Deployment, name: str) -> None:
+def test_a_damaged_generation_is_refused_at_the_start(deployment: Catalogue, name: str) -> None:
     harm(deployment.current(), name)
     with Served(deployment.library()) as service:
         answer = service.ask("/-/health")
@@ -225,7 +225,7 @@ def test_a_damaged_generation_is_refused_at_the_start(deployment: Deployment, na
 
 @pytest.mark.parametrize(("name", "how"), [("doab.db", "cut"), ("index.faiss", "garbage"), ("similar.db", "missing")])
 def test_a_damaged_generation_does_not_take_the_place_of_a_good_one(
-    service: Served, deployment: Deployment, tmp_path: Path, name: str, how: str
+    service: Served, deployment: Catalogue, tmp_path: Path, name: str, how: str
 ) -> None:
     good = deployment.current()
     elsewhere = deployment.copy(tmp_path / "elsewhere")
@@ -247,7 +247,7 @@ def test_a_damaged_generation_does_not_take_the_place_of_a_good_one(
     "error", [OperatorError("cannot read it"), sqlite3.DatabaseError("malformed"), OSError("gone")]
 )
 def test_one_that_cannot_be_opened_is_refused_too(
-    service: Served, deployment: Deployment, monkeypatch: pytest.MonkeyPatch, error: Exception
+    service: Served, deployment: Catalogue, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     good = deployment.current()
 
@@ -261,9 +261,7 @@ def test_one_that_cannot_be_opened_is_refused_too(
     assert service.health()["generation"] == good.name
 
 
-def test_a_pointer_to_nowhere_is_told_of_and_followed_when_it_is_mended(
-    service: Served, deployment: Deployment
-) -> None:
+def test_a_pointer_to_nowhere_is_told_of_and_followed_when_it_is_mended(service: Served, deployment: Catalogue) -> None:
     good = deployment.current()
     deployment.generations.switch("20990101T000000Z-ffffff")
     service.until(lambda: service.health()["status"] == "degraded")
@@ -274,7 +272,7 @@ def test_a_pointer_to_nowhere_is_told_of_and_followed_when_it_is_mended(
 
 
 def test_before_anything_is_published_there_is_a_page_that_says_so(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = Catalogue(tmp_path)
     with Served(deployment.library()) as service:
         assert service.ask("/-/health").status == 503
         assert service.health()["status"] == "empty"
@@ -286,7 +284,7 @@ def test_before_anything_is_published_there_is_a_page_that_says_so(tmp_path: Pat
         assert found(service, "bees")
 
 
-def test_two_services_can_live_one_after_the_other(deployment: Deployment) -> None:
+def test_two_services_can_live_one_after_the_other(deployment: Catalogue) -> None:
     for _ in range(2):
         with Served(deployment.library()) as service:
             assert service.ask("/").status == 200
@@ -295,7 +293,7 @@ def test_two_services_can_live_one_after_the_other(deployment: Deployment) -> No
 # The model.
 
 
-def test_words_work_while_the_model_is_being_loaded(deployment: Deployment, model: ModelByHand) -> None:
+def test_words_work_while_the_model_is_being_loaded(deployment: Catalogue, model: ModelByHand) -> None:
     model.may_load.clear()
     with Served(deployment.library()) as service:
         assert service.health()["meaning"] == "loading"
@@ -312,7 +310,7 @@ def test_words_work_while_the_model_is_being_loaded(deployment: Deployment, mode
         assert model.loaded == 1
 
 
-def test_a_missing_model_leaves_words(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_model_leaves_words(deployment: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the model of these vectors is nowhere
     with Served(deployment.library()) as service:
         service.until(lambda: service.health()["meaning"] not in ("loading", "ready"))
@@ -328,7 +326,7 @@ def test_a_missing_model_leaves_words(deployment: Deployment, monkeypatch: pytes
 
 
 def test_the_model_is_loaded_once_whatever_is_published(
-    service: Served, deployment: Deployment, model: ModelByHand
+    service: Served, deployment: Catalogue, model: ModelByHand
 ) -> None:
     for number in range(3):
         service.shows(deployment.publish(titled(3, f"title {number}")))
@@ -336,13 +334,11 @@ def test_the_model_is_loaded_once_whatever_is_published(
     assert model.loaded == 1
 
 
-def test_a_generation_of_another_model_waits_for_it(
-    service: Served, deployment: Deployment, model: ModelByHand
-) -> None:
+def test_a_generation_of_another_model_waits_for_it(service: Served, deployment: Catalogue, model: ModelByHand) -> None:
     before = deployment.current()
     model.may_load.clear()
     deployment.put(BOOKS, fingerprint="another")
-    deployment.run("publish", "doab")
+    deployment.good("publish", "doab")
     threading.Event().wait(0.5)
     assert service.health()["generation"] == before.name
     assert service.ask("/api/search?q=bees&mode=meaning").status == 200, "by the model before"
@@ -354,7 +350,7 @@ def test_a_generation_of_another_model_waits_for_it(
 
 
 def test_without_vectors_meaning_is_not_offered(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path)
+    deployment = Catalogue(tmp_path)
     deployment.publish({1: {"title": "Bees", "description": "honey"}})
     with Served(deployment.library()) as service:
         assert service.health()["meaning"] == "none"

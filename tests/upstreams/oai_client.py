@@ -1,14 +1,13 @@
 """A plain OAI-PMH client for the tests of the fake: no retries, no patience, no manners."""
 
 import socket
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
@@ -21,7 +20,7 @@ LIST = {"verb": "ListRecords", **PREFIX}
 def fetch(server: FakeOai, arguments: dict[str, str], headers: dict[str, str] | None = None) -> bytes:
     """The body of a GET, over a connection of its own."""
     request = urllib.request.Request(f"{server.base_url}?{urllib.parse.urlencode(arguments)}", headers=headers or {})
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
         return response.read()
 
 
@@ -63,18 +62,10 @@ def walk(server: FakeOai, arguments: dict[str, str] = LIST) -> list[Element]:
     return pages
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 2.0) -> bool:
-    """Whether the condition came true in time."""
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.005)
-    return condition()
-
-
 def hanging_client(server: FakeOai) -> socket.socket:
     """A connection over which a request was sent and nothing was read."""
     known = len(server.history)
     client = socket.create_connection(("127.0.0.1", server.port))
     client.sendall(b"GET /oai/request?verb=Identify HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert eventually(lambda: len(server.history) > known)
+    until(lambda: len(server.history) > known)
     return client

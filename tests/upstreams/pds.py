@@ -41,7 +41,7 @@ class Network:
     """The network; its ports are taken when it is made, and served as a context manager or from `start` to `close`.
 
     Everything but the ports follows from the seed. Each account has up to `records` records. The first `web_accounts`
-    hosts also have the account of a did:web, which is called by `web_name`. `at_once` is how many requests at a time a
+    hosts also have the account of a did:web. `at_once` is how many requests at a time a
     client may have at each host, `plc_at_once` at each directory (None: as many); `grace` is described at
     `violations`. No page of a list is longer than `page_size`. Every answer takes `latency` seconds, without which
     requests hardly ever meet. Rates of faults are described at `Chance`.
@@ -57,7 +57,6 @@ class Network:
         curves: tuple[str, ...] = CURVES,
         plc_mirrors: int = 1,
         web_accounts: int = 0,
-        web_name: str = "localhost",
         at_once: int = 1,
         plc_at_once: int | None = None,
         grace: float = 0.5,
@@ -101,7 +100,7 @@ class Network:
             for _ in range(accounts_a_host):
                 self.add(host)
         for host in self.hosts[:web_accounts]:
-            host.web = web_did(web_name, host.port)
+            host.web = web_did(name or address, host.port)
             self.add(host, did=host.web)
 
     def __enter__(self) -> Network:

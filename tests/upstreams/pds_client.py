@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from tests.kits.patience import PATIENCE_SECONDS
+
 AGENT = "tickwork/0 (+https://operator.example/bot)"
-PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,3 @@ def pages(url: str, method: str, **parameters: Any) -> Iterator[Any]:
         if "cursor" not in page:
             return
         cursor = {"cursor": page["cursor"]}
-
-
-def eventually(true: Callable[[], object]) -> None:
-    """Wait until something is true; fails after a time that no machine needs."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.005)

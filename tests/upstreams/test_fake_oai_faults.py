@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.upstreams.faults import BOMB_MEBIBYTES, Fault, Switches
 from tests.upstreams.oai import FakeOai, parse_fault
 from tests.upstreams.oai_client import (
@@ -25,7 +26,6 @@ from tests.upstreams.oai_client import (
     PREFIX,
     ask,
     code,
-    eventually,
     failure,
     fetch,
     hanging_client,
@@ -262,7 +262,7 @@ def serving(folder, *arguments):
     command = [sys.executable, "-S", "-m", "tests.upstreams.oai", "--ready-file", str(ready), *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert eventually(ready.exists, seconds=15)
+            until(ready.exists)
             yield process, ready.read_text().strip()
         finally:
             process.kill()
@@ -270,7 +270,7 @@ def serving(folder, *arguments):
 
 def call(base_url, path, body=None):
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(base_url.replace("/oai/request", path), data, timeout=10) as response:
+    with urllib.request.urlopen(base_url.replace("/oai/request", path), data, timeout=PATIENCE_SECONDS) as response:
         return json.load(response)
 
 
@@ -281,12 +281,14 @@ def test_the_command_serves_records_its_judgement_and_is_changed(tmp_path):
         assert process.stdout.readline().strip() == url
         query = f"{url}?verb=ListIdentifiers&metadataPrefix=oai_dc"
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(query, timeout=10)
-        first = re.search(r"<identifier>([^<]+)", urllib.request.urlopen(query, timeout=10).read().decode())[1]
+            urllib.request.urlopen(query, timeout=PATIENCE_SECONDS)
+        first = re.search(
+            r"<identifier>([^<]+)", urllib.request.urlopen(query, timeout=PATIENCE_SECONDS).read().decode()
+        )[1]
         assert call(url, "/-/judgement")["inside_holds"] == 1
         assert call(url, "/-/faults", [{"kind": "403"}]) == {"faults": 1}
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(query, timeout=10)
+            urllib.request.urlopen(query, timeout=PATIENCE_SECONDS)
         book = {"identifier": "oai:x:1", "datestamp": "2026-01-01T00:00:00Z", "metadata_xml": "<a/>"}
         changes = [
             {"action": "put", "book": book},
@@ -294,7 +296,7 @@ def test_the_command_serves_records_its_judgement_and_is_changed(tmp_path):
             {"action": "delete", "identifier": first},
         ]
         assert call(url, "/-/change", changes) == {"changed": 3}
-        page = urllib.request.urlopen(query, timeout=10).read()
+        page = urllib.request.urlopen(query, timeout=PATIENCE_SECONDS).read()
         assert page.count(b"<header") == 31
         assert len(call(url, "/-/history")) == 4
         with pytest.raises(urllib.error.HTTPError, match="400"):

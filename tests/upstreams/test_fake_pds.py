@@ -77,7 +77,7 @@ def test_mirrors_of_the_directory_are_hosts_of_their_own():
 
 def test_a_host_has_the_document_of_its_did_web(network):
     did = network.hosts[0].web
-    assert did == f"did:web:localhost%3A{network.hosts[0].port}"
+    assert did == f"did:web:127.0.0.1%3A{network.hosts[0].port}"
     said = identity.parse(get(f"http://{unquote(did[8:])}", "/.well-known/did.json").json, did, allow_http=True)
     assert said.pds == network.hosts[0].url
     assert repo(said.pds, did).status == 200

@@ -12,9 +12,10 @@ import pytest
 
 from tests.kits import atproto as kit
 from tests.kits.fake_pds import verified
+from tests.kits.patience import until
 from tests.upstreams.pds import Network
 from tests.upstreams.pds_cars import INVALID_PATHS
-from tests.upstreams.pds_client import connect, eventually, get, repo, send, xrpc
+from tests.upstreams.pds_client import connect, get, repo, send, xrpc
 from tests.upstreams.pds_odd import BOMB_GIBIBYTES
 from tests.upstreams.pds_wire import ERRORS
 from tickwork.sources.atproto.repo import repository
@@ -201,7 +202,7 @@ def test_silence_is_silence_until_the_client_goes(network, author):
         connection.getresponse()
     assert network.requests()[0].ended is None
     connection.close()
-    eventually(lambda: network.requests()[0].client_gone)
+    until(lambda: network.requests()[0].client_gone)
 
 
 def test_a_body_hangs_half_way(network, author):
@@ -214,7 +215,7 @@ def test_a_body_hangs_half_way(network, author):
     with pytest.raises(TimeoutError):
         response.read(1)
     response.close()
-    eventually(lambda: network.requests()[0].client_gone)
+    until(lambda: network.requests()[0].client_gone)
 
 
 @pytest.mark.parametrize(("kind", "beyond"), [("drip", 50), ("flood", 20_000_000)])
@@ -229,7 +230,7 @@ def test_a_body_never_ends_and_is_sound_as_far_as_it_goes(network, author, kind,
     more = response.read(beyond)
     assert len(more) == beyond
     response.close()
-    eventually(lambda: network.requests()[0].client_gone)
+    until(lambda: network.requests()[0].client_gone)
     assert verified(author, car + _whole_frames(more))[0] == network.truth(author.did)
     assert repo(author.home, author.did).body == car
 
@@ -254,7 +255,7 @@ def test_a_bomb_is_small_on_the_wire_and_gigabytes_decoded(network, author):
     assert size < 8_000_000
     assert decoded / len(wire) * size > 0.9 * (BOMB_GIBIBYTES << 30)
     response.close()
-    eventually(lambda: network.requests()[0].ended)
+    until(lambda: network.requests()[0].ended)
 
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])

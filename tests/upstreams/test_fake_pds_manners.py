@@ -13,8 +13,9 @@ import time
 import pytest
 
 from tests.kits.fake_pds import first
+from tests.kits.patience import until
 from tests.upstreams.pds import Network
-from tests.upstreams.pds_client import connect, eventually, get, receive, repo, send, xrpc
+from tests.upstreams.pds_client import connect, get, receive, repo, send, xrpc
 from tests.upstreams.pds_history import History, Seen
 
 
@@ -102,14 +103,14 @@ def test_requests_at_once_are_counted_for_each_host(network):
     for connection in connections:
         send(connection, xrpc("getRepo", did=account.did))
     assert get(network.plc_url, f"/{account.did}").status == 200
-    eventually(lambda: len(network.requests(0)) == 3)
+    until(lambda: len(network.requests(0)) == 3)
     assert (network.max_at_once(0), network.max_at_once("plc"), network.max_at_once(1)) == (3, 1, 0)
     assert network.violations(at_once=3) == []
     address = account.home.removeprefix("http://")
     assert network.violations(at_once=2) == [f"pds-0: 3 requests at once to {address}, allowed are 2"]
     for connection in connections:
         connection.close()
-    eventually(lambda: all(seen.client_gone for seen in network.requests(0)))
+    until(lambda: all(seen.client_gone for seen in network.requests(0)))
 
 
 def test_a_client_that_hangs_up_is_done_before_its_next_request(network):
@@ -250,7 +251,7 @@ def test_it_runs_as_a_process_and_knows_nothing_of_what_it_tests(tmp_path):
     command = [sys.executable, "-X", "importtime", "-m", "tests.upstreams.pds", "--hosts", "2", "--accounts", "2"]
     process = subprocess.Popen([*command, "--announce", str(announced)], stderr=subprocess.PIPE, text=True)
     try:
-        eventually(announced.exists)
+        until(announced.exists)
         urls = json.loads(announced.read_text())
         did = urls["dids"][0]
         assert get(urls["plc"], f"/{did}").status == 200

@@ -340,7 +340,7 @@ def real_texts(count: int) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
-    ("dtype", "count"), [("auto", 200), pytest.param("auto", 2000, marks=pytest.mark.soak), ("float32", 50)]
+    ("dtype", "count"), [("auto", 60), pytest.param("auto", 2000, marks=pytest.mark.soak), ("float32", 30)]
 )
 def test_the_vectors_are_those_of_sentence_transformers(dtype: str, count: int, show: Callable[[str], None]) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")

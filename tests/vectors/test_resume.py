@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.kits.operate import Tickwork
+from tests.kits.patience import until
 from tests.kits.vectors import FakeModel, change, config, documents, make_state, right, stored, tiny_model
 from tickwork.contract import runner
 from tickwork.contract.paths import Paths
@@ -196,7 +196,7 @@ def test_a_pass_with_a_real_model_killed_and_resumed_equals_one_that_was_not(
     (tmp_path / "tickwork.toml").write_text(settings)
     command = [sys.executable, "-m", "tickwork", "--config", str(tmp_path / "tickwork.toml"), "--state", str(books)]
     with subprocess.Popen([*command, "embed", "doab"], stderr=subprocess.DEVNULL) as process:
-        wait_for(lambda: process.poll() is not None or _count(books) > 0)
+        until(lambda: process.poll() is not None or _count(books) > 0)
         process.kill()
     done = len(stored(books))
     assert done > 0
@@ -210,13 +210,6 @@ def test_a_pass_with_a_real_model_killed_and_resumed_equals_one_that_was_not(
     for number, vector in truth.items():
         assert vector is not None
         np.testing.assert_allclose(vector.astype(float) @ np.asarray(resumed[number], float), 1, atol=2e-3)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.001)
 
 
 def _count(books: Path) -> int:

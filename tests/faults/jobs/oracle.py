@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-TIMEOUT_SECONDS = 30.0
+from tests.kits.patience import until
 
 
 @dataclass
@@ -70,14 +70,14 @@ class Oracle:
             if one.run != other.run and one.began < other.ended and other.began < one.ended
         ]
 
-    def wait_for(self, role: str, timeout: float = TIMEOUT_SECONDS) -> Seen:
+    def wait_for(self, role: str) -> Seen:
         """The first connected client of `role`, as soon as there is one."""
-        until(lambda: self.alive(role), f"no {role} came", timeout)
+        until(lambda: self.alive(role), f"no {role} came")
         return self.alive(role)[0]
 
-    def wait_until_alone(self, timeout: float = TIMEOUT_SECONDS) -> None:
+    def wait_until_alone(self) -> None:
         """Return when nobody is connected."""
-        until(lambda: not self.alive(), "somebody is still there", timeout)
+        until(lambda: not self.alive(), "somebody is still there")
 
     def _serve(self) -> None:
         poll = select.poll()
@@ -125,12 +125,3 @@ class Oracle:
             self._seen.append(seen)
         self._open[number] = (line, before + data, seen)
         return True
-
-
-def until(condition: object, failure: str, timeout: float = TIMEOUT_SECONDS) -> None:
-    """Poll until `condition()` is true, or fail saying `failure`."""
-    assert callable(condition)
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, failure
-        time.sleep(0.005)

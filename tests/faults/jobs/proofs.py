@@ -7,14 +7,16 @@ away, and requires them to fail.
 from __future__ import annotations
 
 import fcntl
+import os
 import random
-import subprocess
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.jobs.oracle import Oracle, until
+from tests.faults.jobs.oracle import Oracle
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.kits.wrappers import LIBRARY, Wrapper
 
 JOBS = Path(__file__).parent
@@ -58,7 +60,7 @@ def two_wrappers_never_overlap(home: Path, library: Path = LIBRARY, fires: int =
         pair = [Wrapper(home, visitor(oracle, 0.15), name=name, library=library) for name in ("one", "two")]
         ticks = [wrapper.start() for _ in range(fires // 2) for wrapper in pair]
         for tick in ticks:
-            tick.communicate(timeout=60)
+            tick.communicate(timeout=PATIENCE_SECONDS)
         oracle.wait_until_alone()
         assert oracle.seen(), "nobody ran"
         assert not oracle.overlaps(), "two passes at once"
@@ -119,13 +121,13 @@ def a_tick_that_waited_while_its_own_job_halted_does_not_run(home: Path, library
     """The markers are looked at again under the lock: whoever had it may have halted this very job."""
     with Oracle() as oracle:
         job = shell(f"{_arrive(oracle)}; {_wait_for(home)}; exit 4")
-        wrapper = Wrapper(home, job, lock_wait=30, scheduler="systemd", library=library)
+        wrapper = Wrapper(home, job, lock_wait=300, scheduler="systemd", library=library)
         ticks = [wrapper.start()]
         oracle.wait_for("job")
         ticks.append(wrapper.start())
         until(lambda: _waited_for(home / "lock" / "shared"), "the second tick did not wait for the lock")
         (home / "go-on").touch()
-        said = [tick.communicate(timeout=40)[0] for tick in ticks]
+        said = [tick.communicate(timeout=PATIENCE_SECONDS)[0] for tick in ticks]
         assert len(oracle.seen()) == 1, "the halted job ran once more"
         assert [tick.returncode for tick in ticks] == [4, 4]
         assert sum(len(lines(text)) for text in said) == 1, "the halt is announced once"
@@ -134,20 +136,27 @@ def a_tick_that_waited_while_its_own_job_halted_does_not_run(home: Path, library
 def what_a_job_leaves_behind_is_dead_before_the_lock_is_free(home: Path, library: Path = LIBRARY) -> None:
     """A worker that outlives its job, and ignores TERM, is gone when the next tick can have the lock."""
     with Oracle() as oracle:
-        run = shell(f"{visit(oracle, 'first', 'grandchild', 8)} & {_wait_for(home)}; exit 3")
+        run = shell(f"{visit(oracle, 'first', 'grandchild', 300)} & {_wait_for(home)}; exit 3")
         wrapper = Wrapper(home, run, library=library)
         first = wrapper.start()
         worker = oracle.wait_for("grandchild")
         (home / "go-on").touch()
-        first.communicate(timeout=60)
+        first.communicate(timeout=PATIENCE_SECONDS)
         try:
-            # Only the EOF has yet to be read; two seconds are plenty, and the worker would stay for eight.
-            until(lambda: not oracle.alive("grandchild"), "the worker outlived the pass", 2)
+            assert not _lives(worker.pid), "the worker outlived the pass"
             assert wrapper.outcomes() == ["more"]
         finally:
             if oracle.alive("grandchild"):
-                subprocess.run(["kill", "-KILL", str(worker.pid)], check=False)
+                os.kill(worker.pid, signal.SIGKILL)
                 until(lambda: not oracle.alive(), "the worker cannot be killed")
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; one that is dead and was not buried yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _waited_for(lock: Path) -> bool:

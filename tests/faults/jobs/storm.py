@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from tests.faults.jobs.oracle import Oracle
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.kits.wrappers import ROOT, Wrapper
 
 UNIT_JOB = Path(__file__).with_name("unit_job.py")
@@ -55,13 +57,11 @@ class Storm:
     def calm(self) -> None:
         """Let everything end, then make one clean pass of each wrapper."""
         for tick in self._ticks:
-            tick.wait(timeout=60)
+            tick.wait(timeout=PATIENCE_SECONDS)
         self._oracle.wait_until_alone()
         for wrapper in self._pair:
-            deadline = time.monotonic() + 30
             # The lock of a killed wrapper's orphans is free once the last of them has ended.
-            while wrapper.tick() and wrapper.outcomes()[-1] != "drained":
-                assert time.monotonic() < deadline, wrapper.outcomes()[-5:]
+            until(partial(self._drains, wrapper), "it never drains")
         self._oracle.wait_until_alone()
 
     def judge(self) -> None:
@@ -75,6 +75,11 @@ class Storm:
         assert not self._oracle.overlaps()
         assert not [row for row in rows if row[2] is None], "a row is still open"
         assert Counter(pid for pid, _, _ in rows) == passes
+
+    @staticmethod
+    def _drains(wrapper: Wrapper) -> bool:
+        wrapper.tick()
+        return wrapper.outcomes()[-1] == "drained"
 
     def _kill(self) -> None:
         """Kill one of those that live, each role with the same chance."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.repos import Archive, Said
+from tests.kits.deployment import Said
+from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
 
 RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(3)}

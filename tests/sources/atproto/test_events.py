@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kits.patience import PATIENCE_SECONDS
 from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
 from tests.upstreams.pds_accounts import FakeAccount
@@ -242,11 +243,11 @@ def test_who_follows_sees_what_comes(archive: Archive, network: Network, account
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        assert enough.wait(20)
+        assert enough.wait(PATIENCE_SECONDS)
         enough.clear()
         network.put(account.did, "app.bsky.feed.post/new", {})
         archive.sync(account.did)
-        assert enough.wait(20)
+        assert enough.wait(PATIENCE_SECONDS)
     finally:
         process.terminate()
         process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.kits.patience import until
 from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
 from tests.upstreams.pds_accounts import FakeAccount
@@ -249,11 +249,7 @@ def test_what_a_pass_that_was_killed_left_in_the_spool_is_removed_by_the_next(
     archive.good("add", account.did)
     process = archive.start("backfill")
     spool = archive.state / "spool" / "atproto"
-    for _ in range(500):
-        if spool.exists() and list(spool.iterdir()):
-            break
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.02)
+    until(lambda: spool.exists() and list(spool.iterdir()))
     process.kill()
     process.communicate()
     assert len(list(spool.iterdir())) == 1

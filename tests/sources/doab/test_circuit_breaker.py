@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from tests.kits.doab import DRAINED, HALTED, MORE, Clock, Site, active_in, well_mannered
+from tests.kits.doab import DRAINED, HALTED, MORE, Site, active_in
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 from tickwork.contract.outcomes import Halt
@@ -18,24 +17,6 @@ from tickwork.sources.doab.settings import DoabSettings
 BOOKS = generated_books(300, seed=9)
 ACTIVE = active_in(BOOKS)
 JOB = "doab-backfill"
-
-
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path, oai)
-
-
-def listed(tmp_path: Path, identifiers: list[str]) -> str:
-    path = tmp_path / "ids"
-    path.write_text("".join(f"{identifier}\n" for identifier in identifiers))
-    return str(path)
 
 
 def refuses_to_go_on(site: Site, oai: FakeOai, *command: str) -> None:
@@ -76,7 +57,7 @@ def test_the_breaker_opens_at_its_limits_and_not_before(outcomes: list[str], ope
 def test_too_many_gone_records_halt_with_figures_across_passes_and_afresh_after_a_rearm(
     site: Site, oai: FakeOai, tmp_path: Path
 ) -> None:
-    ids = listed(tmp_path, ACTIVE)
+    ids = site.listed(ACTIVE)
     for identifier in ACTIVE[:100:2]:
         oai.remove(identifier)
     command = ("backfill", "--ids-file", ids, "--limit", "40")
@@ -91,7 +72,7 @@ def test_too_many_gone_records_halt_with_figures_across_passes_and_afresh_after_
 
 
 def test_too_many_unusable_records_halt_with_figures(site: Site, oai: FakeOai, tmp_path: Path) -> None:
-    ids = listed(tmp_path, ACTIVE)
+    ids = site.listed(ACTIVE)
     oai.fault("wrong-record", count=4)
     assert site.run("backfill", "--ids-file", ids).code == HALTED
     assert "4 of the last 50 records cannot be used (limit 5%)" in site.marker(JOB)
@@ -108,7 +89,7 @@ def test_too_many_unusable_records_halt_with_figures(site: Site, oai: FakeOai, t
 def test_a_refusal_halts_at_once_and_after_a_rearm_the_backfill_goes_on(
     kind: str, site: Site, oai: FakeOai, tmp_path: Path
 ) -> None:
-    ids = listed(tmp_path, ACTIVE[:10])
+    ids = site.listed(ACTIVE[:10])
     oai.fault(kind, verb="GetRecord", nth=3)
     done = site.run("backfill", "--ids-file", ids)
     assert done.code == HALTED
@@ -137,19 +118,19 @@ def test_a_refusal_during_discovery_halts_too(site: Site, oai: FakeOai) -> None:
 def test_malformed_identifiers_halt_when_they_are_many_and_wait_for_review_when_they_are_few(
     site: Site, oai: FakeOai, tmp_path: Path
 ) -> None:
-    ids = listed(tmp_path, [*ACTIVE[:94], *(f"oai:other:{n}" for n in range(6))])
+    ids = site.listed([*ACTIVE[:94], *(f"oai:other:{n}" for n in range(6))])
     assert site.run("backfill", "--ids-file", ids).code == HALTED
     assert "6 of 100 identifiers are malformed (limit 5%), the first is 'oai:other:0'" in site.marker(JOB)
     assert not oai.history
     rearm(site)
-    listed(tmp_path, [*ACTIVE[:95], *(f"oai:other:{n}" for n in range(5))])
+    site.listed([*ACTIVE[:95], *(f"oai:other:{n}" for n in range(5))])
     assert site.run("backfill", "--ids-file", ids).code == DRAINED
     assert sorted(set(oai.history.asked_for())) == sorted(ACTIVE[:95])
     assert sum(state == "review" for state in site.worklist().values()) == 5
 
 
 def test_an_empty_list_halts(site: Site, oai: FakeOai, tmp_path: Path) -> None:
-    ids = listed(tmp_path, [])
+    ids = site.listed([])
     assert site.run("backfill", "--ids-file", ids).code == HALTED
     assert "empty" in site.marker(JOB)
     assert not site.marker(JOB, ".done")
@@ -175,7 +156,7 @@ def test_a_kill_between_the_record_and_the_halt_only_puts_the_halt_off(
     def die(*_: object) -> None:
         raise Killed
 
-    ids = listed(tmp_path, ACTIVE)
+    ids = site.listed(ACTIVE)
     oai.fault("wrong-record", count=10)
     with monkeypatch.context() as patch:
         patch.setattr(CircuitBreaker, "saw", lambda self, outcome: die() if outcome == "ok" else None)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.kits.doab import DRAINED, HALTED, MORE, Clock, Site, stored_by, well_mannered
+from tests.kits.doab import DRAINED, HALTED, MORE, Clock, Site, stored_by
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 from tests.upstreams.oai_records import DAYS
@@ -18,23 +17,7 @@ from tickwork.contract.outcomes import OperatorError
 from tickwork.sources.doab import identifier_lists as snapshots
 
 BOOKS = generated_books(120, seed=6)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def oai(clock: Clock) -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, page_size=25, clock=clock) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path, oai)
+PAGE_SIZE = 25
 
 
 def listed(site: Site, which: str) -> dict[str, str]:
@@ -177,7 +160,7 @@ def test_an_interrupted_refresh_goes_on_without_being_asked_again(site: Site, oa
 
 
 def test_a_server_that_counts_in_days_is_crawled_too(tmp_path: Path, clock: Clock) -> None:
-    with FakeOai(BOOKS, page_size=25, clock=clock, granularity=DAYS) as oai:
+    with FakeOai(BOOKS, page_size=PAGE_SIZE, clock=clock, granularity=DAYS) as oai:
         site = Site(tmp_path, oai, window_items=50)
         assert site.run("discover").code == DRAINED
         assert listed(site, "active") == expected(oai, deleted=False)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import pytest
 
-from tests.kits.doab import DRAINED, HALTED, HARVEST_ALL, MORE, Clock, Done, Site, well_mannered
+from tests.kits.doab import DRAINED, HALTED, HARVEST_ALL, MORE, Said, Site
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
 BOOKS = generated_books(30, seed=5)
 
 
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path, oai)
-
-
-def one_line(done: Done) -> str:
+def one_line(done: Said) -> str:
     assert done.code in (1, 2), done
     assert done.out == ""
     (line,) = done.err.splitlines()
@@ -92,7 +79,7 @@ def test_an_export_that_cannot_be_written_leaves_nothing_behind(site: Site, tmp_
     assert not list(folder.iterdir())
 
 
-def _with_folder_in_the_way(site: Site, tmp_path: Path) -> Done:
+def _with_folder_in_the_way(site: Site, tmp_path: Path) -> Said:
     (tmp_path / "out.partial").mkdir()
     return site.run("export", "--output", str(tmp_path / "out"))
 

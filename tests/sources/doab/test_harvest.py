@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,28 +14,12 @@ from tests.upstreams.oai import FakeOai
 from tests.upstreams.oai_records import DAYS
 
 BOOKS = generated_books(120, seed=2)
+PAGE_SIZE = 25
 NOW = "2026-10-05T12:00:00Z"
 
 
 def at(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def oai(clock: Clock) -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, page_size=25, clock=clock) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path, oai)
 
 
 def lists(oai: FakeOai, since: int = 0) -> list[dict[str, str]]:
@@ -186,7 +169,7 @@ def test_a_long_window_is_halved_until_no_part_lists_too_much(site: Site, oai: F
 def test_a_second_with_more_records_than_a_window_may_list_is_read_whole(tmp_path: Path, clock: Clock) -> None:
     """Bulk imports give thousands of records one datestamp: there is nothing left to halve."""
     books = [replace(book, datestamp=at("2025-05-05T05:05:05")) for book in BOOKS]
-    with FakeOai(books, page_size=25, clock=clock) as oai:
+    with FakeOai(books, page_size=PAGE_SIZE, clock=clock) as oai:
         site = Site(tmp_path, oai, window_items=30)
         assert site.run(*HARVEST_ALL).code == DRAINED
         assert site.stamps() == stored_by(oai)
@@ -248,7 +231,7 @@ def test_an_older_datestamp_never_overwrites_a_newer_one(site: Site, oai: FakeOa
 
 
 def test_a_server_that_counts_in_days_is_asked_in_days(tmp_path: Path, clock: Clock) -> None:
-    with FakeOai(BOOKS, page_size=25, clock=clock, granularity=DAYS) as oai:
+    with FakeOai(BOOKS, page_size=PAGE_SIZE, clock=clock, granularity=DAYS) as oai:
         site = Site(tmp_path, oai, window_items=40)
         assert site.run(*HARVEST_ALL).code == DRAINED
         assert site.stamps() == stored_by(oai)

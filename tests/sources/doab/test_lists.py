@@ -13,34 +13,18 @@ from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
 BOOKS = generated_books(120, seed=2)
+PAGE_SIZE = 25
 ACTIVE = active_in(BOOKS)
 SET = "com_20.500.12854_7"
 OF_THE_SET = [book for book in BOOKS if SET in book.sets]
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def oai(clock: Clock) -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, page_size=25, clock=clock) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
 def other(clock: Clock) -> Iterator[FakeOai]:
     """Another repository, that has only the second half."""
-    with FakeOai(BOOKS[60:], page_size=25, clock=clock) as server:
+    with FakeOai(BOOKS[60:], page_size=PAGE_SIZE, clock=clock) as server:
         yield server
         well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path / "site", oai)
 
 
 def own_worklist(site: Site) -> list[tuple[object, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,9 @@ from tests.upstreams.oai_records import DAYS, SECONDS
 from tickwork.sources.doab import response as answers
 
 BOOKS = generated_books(90, seed=4)
+PAGE_SIZE = 25
 ACTIVE = active_in(BOOKS)
 URL = "http://h.example/oai"
-
-
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, page_size=25, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path, oai)
 
 
 def lists(oai: FakeOai) -> list[dict[str, str]]:
@@ -68,7 +56,7 @@ def test_a_server_is_discovered_whatever_it_takes_for_its_earliest_datestamp(
         return f"{head}<earliestDatestamp>{xml_text(earliest)}{end}{tail}".encode()
 
     monkeypatch.setattr(oai_protocol.Protocol, "_identify", oddly)
-    with FakeOai(BOOKS, page_size=25, clock=Clock(), granularity=granularity) as oai:
+    with FakeOai(BOOKS, page_size=PAGE_SIZE, clock=Clock(), granularity=granularity) as oai:
         site = Site(tmp_path, oai)
         assert site.run("discover").code == DRAINED
         listed = {line.split("\t")[0] for line in site.snapshot().read_text().splitlines()[1:]}
@@ -94,7 +82,7 @@ def test_a_token_that_was_expired_when_it_was_given_is_used_all_the_same(site: S
 
 
 def test_a_token_that_expired_while_we_were_away_is_not_tried(tmp_path: Path) -> None:
-    with FakeOai(BOOKS, page_size=25, clock=Clock(), token_lifetime=dt.timedelta(microseconds=1)) as oai:
+    with FakeOai(BOOKS, page_size=PAGE_SIZE, clock=Clock(), token_lifetime=dt.timedelta(microseconds=1)) as oai:
         oai._protocol.token_lifetime = dt.timedelta(seconds=1)
         site = Site(tmp_path, oai, window_items=100000)
         assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from tests.kits.doab import DRAINED, HALTED, MORE, Clock, Done, Site, active_in, well_mannered
+from tests.kits.doab import DRAINED, HALTED, MORE, Said, Site, active_in
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
@@ -16,25 +11,7 @@ ACTIVE = active_in(BOOKS)
 JOB = "doab-backfill"
 
 
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
-
-
-@pytest.fixture
-def site(oai: FakeOai, tmp_path: Path) -> Site:
-    return Site(tmp_path, oai)
-
-
-def listed(site: Site, identifiers: list[str]) -> str:
-    path = site.home / "ids"
-    path.write_text("".join(f"{identifier}\n" for identifier in identifiers))
-    return str(path)
-
-
-def after_the_hold(site: Site, oai: FakeOai, *command: str) -> Done:
+def after_the_hold(site: Site, oai: FakeOai, *command: str) -> Said:
     """Lift all holds, as waiting would, and run a command."""
     for seen in oai.history:
         seen.hold_until = None
@@ -44,7 +21,7 @@ def after_the_hold(site: Site, oai: FakeOai, *command: str) -> Done:
 
 
 def test_a_record_that_always_answers_503_holds_up_nobody_else_and_ends_in_review(site: Site, oai: FakeOai) -> None:
-    command = ("backfill", "--ids-file", listed(site, ACTIVE[:30]))
+    command = ("backfill", "--ids-file", site.listed(ACTIVE[:30]))
     oai.fault("503", verb="GetRecord", identifier=ACTIVE[0], count=None)
     assert site.run(*command).code == MORE
     assert site.worklist()[ACTIVE[0]] == "retry"
@@ -64,7 +41,7 @@ def test_a_record_that_always_answers_503_holds_up_nobody_else_and_ends_in_revie
 
 
 def test_an_outage_of_503s_for_everything_gives_nothing_up(site: Site, oai: FakeOai) -> None:
-    command = ("backfill", "--ids-file", listed(site, ACTIVE[:2]))
+    command = ("backfill", "--ids-file", site.listed(ACTIVE[:2]))
     oai.fault("503", count=None)
     for _ in range(14):
         before = len(oai.history)
@@ -79,7 +56,7 @@ def test_an_outage_of_503s_for_everything_gives_nothing_up(site: Site, oai: Fake
 
 def test_every_second_record_failing_opens_the_breaker_with_figures(site: Site, oai: FakeOai) -> None:
     oai.fault("500", verb="GetRecord", every=2, count=None)
-    assert site.run("backfill", "--ids-file", listed(site, ACTIVE)).code == HALTED
+    assert site.run("backfill", "--ids-file", site.listed(ACTIVE)).code == HALTED
     assert "requests failed while others succeeded (limit 20%)" in site.marker(JOB)
     assert "25 of the last 50" in site.marker(JOB) or "of the last 51" in site.marker(JOB)
     assert len(oai.history) <= 100
@@ -88,13 +65,13 @@ def test_every_second_record_failing_opens_the_breaker_with_figures(site: Site, 
 
 def test_a_fault_now_and_then_does_not_open_the_breaker(site: Site, oai: FakeOai) -> None:
     oai.fault("500", verb="GetRecord", every=10, count=None)
-    assert site.run("backfill", "--ids-file", listed(site, ACTIVE)).code == MORE
+    assert site.run("backfill", "--ids-file", site.listed(ACTIVE)).code == MORE
     assert not site.marker(JOB)
-    assert "wait to be tried again" in site.run("backfill", "--ids-file", listed(site, ACTIVE)).err
+    assert "wait to be tried again" in site.run("backfill", "--ids-file", site.listed(ACTIVE)).err
 
 
 def test_an_outage_ends_each_pass_after_three_records_and_never_halts(site: Site, oai: FakeOai) -> None:
-    command = ("backfill", "--ids-file", listed(site, ACTIVE))
+    command = ("backfill", "--ids-file", site.listed(ACTIVE))
     assert site.run(*command, "--limit", "60").code == MORE
     oai.fault("500", count=None)
     for _ in range(20):
@@ -110,7 +87,7 @@ def test_an_outage_ends_each_pass_after_three_records_and_never_halts(site: Site
 
 
 def test_an_odd_status_of_one_record_halts_and_after_a_rearm_all_the_others_come(site: Site, oai: FakeOai) -> None:
-    command = ("backfill", "--ids-file", listed(site, ACTIVE[:20]))
+    command = ("backfill", "--ids-file", site.listed(ACTIVE[:20]))
     oai.fault("404", verb="GetRecord", identifier=ACTIVE[4], count=None)
     assert site.run(*command).code == HALTED
     assert site.live() == set(ACTIVE[:4])

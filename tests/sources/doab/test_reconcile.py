@@ -5,26 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.kits.doab import DRAINED, HALTED, HARVEST_ALL, Clock, Site, active_in, stored_by, well_mannered
+from tests.kits.doab import DRAINED, HALTED, HARVEST_ALL, Site, active_in, stored_by
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 
 BOOKS = generated_books(60, seed=8)
 ACTIVE = active_in(BOOKS)
 LISTS = ("creators", "editors", "contributors", "subjects", "links", "isbns", "isbns_rejected", "series")
-
-
-@pytest.fixture
-def oai() -> Iterator[FakeOai]:
-    with FakeOai(BOOKS, clock=Clock()) as server:
-        yield server
-        well_mannered(server)
 
 
 @pytest.fixture

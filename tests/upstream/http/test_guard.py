@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.kits.patience import PATIENCE_SECONDS
 from tickwork.contract.outcomes import Interrupted
 from tickwork.contract.stop import Stop
 from tickwork.upstream.http.errors import UnsafeUrl, shown
@@ -111,15 +112,15 @@ def test_of_mixed_answers_only_the_allowed_addresses_are_connected_to() -> None:
 
 def test_a_slow_look_up_ends_at_the_timeout_and_at_the_stop() -> None:
     released = threading.Event()
-    guard = Guard(resolve=lambda host, port: (released.wait(10) and []) or [])
+    guard = Guard(resolve=lambda host, port: (released.wait(600) and []) or [])
     stop = Stop()
     with pytest.raises(TimeoutError, match=r"pds\.example was not resolved within 0\.1 s"):
         guard.addresses("pds.example", 443, stop, 0.1)
     threading.Timer(0.1, stop.request, ["TERM"]).start()
     begun = time.monotonic()
     with pytest.raises(Interrupted):
-        guard.addresses("pds.example", 443, stop, 5)
-    assert time.monotonic() - begun < 0.5
+        guard.addresses("pds.example", 443, stop, 600)
+    assert time.monotonic() - begun < PATIENCE_SECONDS
     released.set()
 
 

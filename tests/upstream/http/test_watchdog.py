@@ -13,10 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.upstreams.plain import Deaf, Handler, Plain, answer, dripping
 from tickwork.contract.outcomes import Interrupted, Transient
 from tickwork.contract.stop import Stop
@@ -26,7 +28,6 @@ from tickwork.upstream.http.watchdog import Watchdog
 from tickwork.upstream.policy import Policy
 from tickwork.upstream.slots import Slots
 
-PROMPT_SECONDS = 1.0  # half a second is promised; a busy machine gets as much again
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 # Every way to keep a reader waiting; a cut header with a complete status line is the one that looks like an answer.
 DRIPS = {
@@ -56,7 +57,7 @@ def slots(tmp_path: Path) -> Iterator[Slots]:
 
 
 def session(slots: Slots, stop: Stop, guard: Guard | None = None, **changes: Any) -> Upstream:
-    policy = Policy(**{"interval_seconds": 0.0, "retries": 2, "total_seconds": 20, "read_seconds": 20, **changes})
+    policy = Policy(**{"interval_seconds": 0.0, "retries": 2, "total_seconds": 200, "read_seconds": 200, **changes})
     return Upstream(
         "repo", slots=slots, guard=guard or Guard([LOOPBACK]), stop=stop, contact="https://c.example", policy=policy
     )
@@ -71,7 +72,7 @@ def test_a_drip_ends_at_the_total_deadline(server: Plain, slots: Slots, name: st
         begun = time.monotonic()
         with pytest.raises(Transient, match=r"not answered in full within 0\.3 s"):
             upstream.get(server.url(f"/{name}"), into=tmp_path / "body")
-        assert 0.25 < time.monotonic() - begun < 0.3 + PROMPT_SECONDS
+        assert 0.25 < time.monotonic() - begun < PATIENCE_SECONDS
     assert not (tmp_path / "body").exists()
     assert server.paths() == (["/"] if kept else []) + [f"/{name}"], "a request past its deadline was retried"
     assert slots.report(1)[0].faults == 1
@@ -82,7 +83,7 @@ def test_the_text_of_a_dripped_error_page_ends_at_the_deadline_too(server: Plain
         begun = time.monotonic()
         with pytest.raises(Exception, match="404"):
             upstream.get(server.url("/error-page"))
-        assert time.monotonic() - begun < 0.4 + PROMPT_SECONDS
+        assert time.monotonic() - begun < PATIENCE_SECONDS
 
 
 def test_the_page_of_a_dripped_refusal_keeps_nobody_waiting(server: Plain, slots: Slots) -> None:
@@ -91,7 +92,21 @@ def test_the_page_of_a_dripped_refusal_keeps_nobody_waiting(server: Plain, slots
         begun = time.monotonic()
         with pytest.raises(Exception, match="on hold"):
             upstream.get(server.url())
-        assert time.monotonic() - begun < 1 + PROMPT_SECONDS
+        assert time.monotonic() - begun < PATIENCE_SECONDS
+
+
+@pytest.mark.slow
+def test_a_stop_is_obeyed_within_half_a_second(server: Plain, slots: Slots) -> None:
+    lasted = []
+    for name in DRIPS:
+        stop = Stop()
+        with session(slots, stop) as upstream:
+            threading.Timer(0.1, stop.request, ["TERM"]).start()
+            begun = time.monotonic()
+            with pytest.raises(Interrupted):
+                upstream.get(server.url(f"/{name}"))
+            lasted.append(time.monotonic() - begun - 0.1)
+    assert median(lasted) < 0.5, lasted  # a busy machine keeps one or another of them waiting
 
 
 @pytest.mark.parametrize("name", [*DRIPS, "kept"])
@@ -105,7 +120,7 @@ def test_a_stop_ends_a_drip_at_once(server: Plain, slots: Slots, name: str) -> N
         threading.Timer(0.2, stop.request, ["asked to stop by SIGTERM"]).start()
         with pytest.raises(Interrupted, match="SIGTERM"):
             upstream.get(server.url(f"/{name}"))
-        assert time.monotonic() - begun < 0.2 + PROMPT_SECONDS
+        assert time.monotonic() - begun < PATIENCE_SECONDS
     assert slots.report(1)[0].faults == 0, "a stop is no fault of the server"
 
 
@@ -118,7 +133,7 @@ def test_a_stop_ends_a_wait_for_the_slot_a_look_up_a_connection_and_a_handshake(
             one.connect_ex(("127.0.0.1", deaf.port))
 
         def stuck(host: str, port: int) -> list[str]:
-            released.wait(5)
+            released.wait(5 * PATIENCE_SECONDS)
             return []
 
         slots.claim(f"127.0.0.1:{server.port}", Policy(interval_seconds=1000), 1000)
@@ -134,7 +149,7 @@ def test_a_stop_ends_a_wait_for_the_slot_a_look_up_a_connection_and_a_handshake(
                 threading.Timer(0.1, stop.request, ["TERM"]).start()
                 with pytest.raises(Interrupted):
                     upstream.get(url)
-                assert time.monotonic() - begun < 0.1 + PROMPT_SECONDS, url
+                assert time.monotonic() - begun < PATIENCE_SECONDS, url
         released.set()
         for one in full:
             one.close()
@@ -148,7 +163,7 @@ def test_a_stop_ends_a_tls_handshake_that_is_never_answered(slots: Slots) -> Non
         threading.Timer(0.2, stop.request, ["TERM"]).start()
         with pytest.raises(Interrupted):
             upstream.get(f"https://127.0.0.1:{deaf.port}/")
-        assert 0.15 < time.monotonic() - begun < 0.2 + PROMPT_SECONDS
+        assert 0.15 < time.monotonic() - begun < PATIENCE_SECONDS
 
 
 def test_a_connection_that_is_never_made_ends_at_the_connect_timeout(slots: Slots) -> None:
@@ -160,7 +175,7 @@ def test_a_connection_that_is_never_made_ends_at_the_connect_timeout(slots: Slot
         begun = time.monotonic()
         with pytest.raises(Transient, match="failed 2 times, the last: TimeoutError"):
             upstream.get(f"http://127.0.0.1:{deaf.port}/")
-        assert time.monotonic() - begun < 0.4 + PROMPT_SECONDS
+        assert time.monotonic() - begun < PATIENCE_SECONDS
         for one in full:
             one.close()
 
@@ -170,21 +185,23 @@ def test_a_silence_ends_at_the_read_timeout(server: Plain, slots: Slots) -> None
         begun = time.monotonic()
         with pytest.raises(Transient, match="timed out"):
             upstream.get(server.url("/silence"))
-        assert time.monotonic() - begun < 0.2 + PROMPT_SECONDS
+        assert time.monotonic() - begun < PATIENCE_SECONDS
 
 
 def test_the_deadline_of_one_thread_leaves_the_others_alone(server: Plain, slots: Slots) -> None:
     def late(handler: Handler) -> None:
-        server.closing.wait(0.8)
+        other_is_over.wait(PATIENCE_SECONDS)
         handler.send(200, b"late")
 
     server.replies["/late"] = late
+    other_is_over = threading.Event()
     got: list[bytes] = []
-    with session(slots, Stop(), concurrency=2, total_seconds=1.5) as upstream:
+    with session(slots, Stop(), concurrency=2) as upstream:
         thread = threading.Thread(target=lambda: got.append(upstream.get(server.url("/late")).content))
         thread.start()
         with pytest.raises(Transient):
             session(slots, Stop(), concurrency=2, total_seconds=0.3).get(server.url("/body"))
+        other_is_over.set()
         thread.join()
     assert got == [b"late"]
 
@@ -201,9 +218,8 @@ def test_closing_ends_the_requests_of_other_threads(server: Plain, slots: Slots)
     with session(slots, Stop()) as upstream:
         thread = threading.Thread(target=fetch, args=(upstream,))
         thread.start()
-        while not server.requests:
-            time.sleep(0.01)
-    thread.join(PROMPT_SECONDS)
+        until(lambda: server.requests)
+    thread.join(PATIENCE_SECONDS)
     assert [str(end) for end in ends] == ["the session was closed"]
 
 
@@ -215,24 +231,26 @@ def test_closing_leaves_no_thread_and_no_file_open(server: Plain, slots: Slots) 
         return sum(thread.name == "watchdog" for thread in threading.enumerate()), len(links)
 
     stop = Stop()
-    counts = []
-    for _ in range(4):
+
+    def two_sessions() -> None:
         with session(slots, stop) as upstream:
             upstream.get(server.url())
             with session(slots, stop, total_seconds=0.1) as cut, pytest.raises(Transient):
                 cut.get(server.url("/body"))
         gc.collect()
-        time.sleep(0.1)  # for the server's side of the connections
-        counts.append(ours())
-    assert counts[1] == counts[3]
+
+    two_sessions()  # and what is opened once
+    before = ours()
+    for _ in range(4):
+        two_sessions()
+    until(lambda: ours() <= before, ours)  # the server's side of the connections takes its time
 
 
 def test_a_socket_covered_after_the_cut_is_shut_down_as_well() -> None:
     dog = Watchdog(Stop())
     ours, theirs = socket.socketpair()
     with dog.watch("http://x.example/", 0.01) as watch:
-        while not watch.cut:
-            time.sleep(0.005)
+        until(lambda: watch.cut)
         watch.cover(ours)
         assert theirs.recv(1) == b""
         with pytest.raises(Transient, match=r"http://x\.example/"):
@@ -260,10 +278,9 @@ with stop.on_signals(), Slots(Path({str(tmp_path / "slots.db")!r})) as slots:
         sys.exit(str(end))
 """
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-    while not server.requests:
-        time.sleep(0.01)
+    until(lambda: server.requests)
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=10)
-    assert time.monotonic() - begun < PROMPT_SECONDS
+    _, said = process.communicate(timeout=PATIENCE_SECONDS)
+    assert time.monotonic() - begun < PATIENCE_SECONDS
     assert said == "asked to stop by SIGTERM\n"

@@ -122,9 +122,9 @@ def test_a_graph_that_unfolds_without_end_is_refused_at_once():
     below = kit.put(node_of(None, (keys_of(0, 1)[0], None)), blocks)
     for layer in range(1, 7):
         below = kit.put(node_of(below, (keys_of(layer, 1, "com.example.b/")[0], below)), blocks)
-    begun = time.monotonic()
+    begun = time.thread_time()
     refused(below, blocks, "is not after")
-    assert time.monotonic() - begun < 5
+    assert time.thread_time() - begun < 5
 
 
 def test_deep_chains_end_at_layer_0():
