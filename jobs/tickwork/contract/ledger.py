@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tickwork.contract import database, processes
+from tickwork.contract import database, processes, times
 from tickwork.contract.outcomes import OperatorError, Outcome
 
 _SCHEMA = """
@@ -187,7 +187,7 @@ def operator() -> str:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    return times.now().isoformat(timespec="milliseconds")
 
 
 def _pass(row: sqlite3.Row) -> PassRow:
@@ -197,8 +197,8 @@ def _pass(row: sqlite3.Row) -> PassRow:
         locks=row["locks"],
         host=row["host"],
         pid=row["pid"],
-        started=dt.datetime.fromisoformat(row["started"]),
-        ended=dt.datetime.fromisoformat(row["ended"]) if row["ended"] else None,
+        started=times.parse(row["started"]),
+        ended=times.parse(row["ended"]) if row["ended"] else None,
         outcome=row["outcome"],
         units=row["units"],
         items=row["items"],

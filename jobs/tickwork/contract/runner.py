@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tickwork.contract import locks, metrics
+from tickwork.contract import locks, metrics, times
 from tickwork.contract.database import open_transactions
 from tickwork.contract.jobs import Job, own_lock
 from tickwork.contract.ledger import Ledger
@@ -260,7 +260,7 @@ def _append(path: Path, line: str) -> None:
 def _line(job: Job, outcome: Outcome, reason: str, budget: Budget, seconds: float, backlog: int | None) -> str:
     """The one line a pass leaves in the log, in logfmt."""
     words: Sequence[str] = [
-        f"time={time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}",
+        f"time={times.show(times.now())}",
         f"job={job.name}",
         f"pass={outcome.value}",
         f"items={budget.spent_items}",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tickwork.contract import times
 from tickwork.contract.jobs import Job, own_lock
 from tickwork.contract.ledger import Ledger, PassRow
 from tickwork.contract.markers import Markers
@@ -41,14 +42,14 @@ class Row:
     def as_dict(self) -> dict[str, object]:
         """The row as `status --json` gives it: times as ISO 8601 with a Z, None where nothing is known."""
         return {
-            name: value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, dt.datetime) else value
+            name: times.show(value) if isinstance(value, dt.datetime) else value
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
         }
 
 
 def board(app: Deployment) -> list[Row]:
     """The rows of all jobs that are deployed or ever ran; without any, of all jobs there are."""
-    now = dt.datetime.now(dt.UTC)
+    now = times.now()
     with _ledger(app.paths) as ledger:
         known = app.jobs()
         seen = {*app.settings.jobs, *(ledger.jobs() if ledger else ()), *_folders(app.paths)}
