@@ -1,5 +1,6 @@
 #!/bin/bash
 # The tests, in three tiers:  ./test.sh --quick   no root, no servers, under two minutes
+#                             ./test.sh --lint    only the linters of that
 #                             ./test.sh           everything, under twenty minutes on two cores
 #                             ./test.sh --soak    that, and hours of fuzzing and fault seeds
 #                             ./test.sh --hosts   only what boots machines (molecule/hosts); needs root
@@ -11,6 +12,7 @@ cd "$(dirname "$0")"
 tier=full
 case ${1:-} in
   --quick) tier=quick && shift ;;
+  --lint) tier=lint && shift ;;
   --soak) tier=soak && shift && export TICKWORK_SOAK=1 ;;
   --hosts) tier=hosts && shift ;;
 esac
@@ -18,7 +20,7 @@ esac
 debian_packages flock=util-linux timeout=coreutils openssl=openssl
 python_environment "dev,$(vectors_extra)"
 # A browser for the pages; whoever cannot install one has those tests skipped.
-[ "$tier" = quick ] || [ "$(id -u)" -ne 0 ] || debian_packages chromium=chromium || true
+[[ $tier = @(quick|lint) ]] || [ "$(id -u)" -ne 0 ] || debian_packages chromium=chromium || true
 PATH=$PWD/.venv/bin:$PATH
 export ANSIBLE_CONFIG=$PWD/ansible.cfg
 # Hundreds of processes start here, and each would compile all that it imports.
@@ -69,7 +71,7 @@ fi
 
 # The hosts mostly wait for minutes to pass, so they are looked at beside everything else.
 hosts=""
-if [ "$tier" != quick ] && machines_run_here hosts "$HOSTS"; then
+if [[ $tier != @(quick|lint) ]] && machines_run_here hosts "$HOSTS"; then
   echo "==> $HOSTS: begun"
   machines hosts >"$log" 2>&1 &
   hosts=$!
@@ -81,12 +83,19 @@ shell_scripts() {
   shfmt -i 2 -ci -d "${files[@]}"
 }
 
+imports_point_down() {
+  local said
+  said=$(lint-imports --no-cache 2>&1) || { echo "$said" && return 1; }
+}
+
 step "ruff" ruff check --quiet .
 step "ruff format" ruff format --check --quiet .
 step "mypy --strict" mypy --no-error-summary
+step "import-linter" imports_point_down
 step "shellcheck, shfmt" shell_scripts
 step "yamllint" yamllint --strict .
 step "ansible-lint" ansible-lint --offline -q
+[ "$tier" != lint ] || exit 0
 
 # `-p no:cacheprovider`: a checkout may be read-only for whoever tests it. Not the files with most tests first: those with
 # few take the longest, and come first by their names.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,30 @@ import typer
 from typer.core import TyperGroup
 
 from tests.kits.atproto import DID, Account, cid, dag_cbor
-from tests.kits.documents import DOCUMENTS, blocks, commands
 from tests.kits.wrappers import ROOT
 from tickwork import cli
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.doab.settings import DoabSettings
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The blocks of code in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The arguments of every `tickwork` that the document has typed, up to where a pipe begins.
+
+    Without those of the source that CONTRIBUTING.md has one make, see test_toy_source.py.
+    """
+    found = []
+    for line in "".join(blocks(document, "sh")).splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0].rpartition("/")[2] == "tickwork" and "toy" not in words:
+            found.append(words[1 : words.index("|")] if "|" in words else words[1:])
+    return found
 
 
 def read(words: list[str]) -> None:
@@ -70,7 +90,7 @@ def test_the_page_of_atproto_names_every_state_and_every_table() -> None:
     listed = re.search(r"\| state \|.*?\n\n", page, re.DOTALL)[0]
     assert [state for state in re.findall(r"'(\w+)'", states) if not re.search(rf"\b{state}\b", listed)] == []
     for table in re.findall(r"CREATE TABLE (\w+)", schema):
-        assert f"`{table}`" in page or table == "facts", table
+        assert f"`{table}`" in page, table
 
 
 def test_the_example_of_atproto_tells_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,3 +106,18 @@ def test_the_example_of_atproto_tells_what_differs(tmp_path: Path, capsys: pytes
     said = names["changes"](file, DID, f"did:key:{account.multikey()}", stored)
     assert said == ["delete app.bsky.feed.post/1", "create app.bsky.feed.post/2"]
     assert "'text': 'hello'" in capsys.readouterr().out
+
+
+def test_the_picture_of_the_tree_is_the_tree() -> None:
+    (picture,) = re.findall(
+        r"^```\njobs/tickwork/\n(.*?)^```", (ROOT / "docs/architecture.md").read_text(), re.M | re.S
+    )
+    drawn, folders = set(), {0: ROOT / "jobs/tickwork"}
+    for line in picture.splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders[depth] = folders[depth - 1] / name
+        drawn.add(folders[depth])
+    package = ROOT / "jobs/tickwork"
+    packages = {path.parent for path in package.rglob("__init__.py")} - {package}
+    modules = {path for path in package.glob("*.py") if not path.name.startswith("__")}
+    assert {path.relative_to(package) for path in drawn} == {path.relative_to(package) for path in packages | modules}

@@ -21,8 +21,8 @@ def markers(tmp_path: Path) -> Markers:
     return made
 
 
-def full_disk(path: Path, content: bytes) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_ready_makes_folder_reserve_and_counters(markers: Markers) -> None:
@@ -154,7 +154,7 @@ def test_done_is_removed_only_on_request(markers: Markers) -> None:
 
 
 def test_done_that_cannot_be_written_is_an_error(markers: Markers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_write_through", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OperatorError, match=r"cannot write \.done"):
         markers.finish()
     assert not markers.done

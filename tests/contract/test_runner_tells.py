@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kits.runner import ITEMS, JOB, Store, ending_with, last, units
+from tickwork.contract import runner
 from tickwork.contract.jobs import Job
-from tickwork.contract.outcomes import Outcome, Transient
+from tickwork.contract.ledger import Ledger
+from tickwork.contract.outcomes import OperatorError, Outcome, Transient
 from tickwork.contract.paths import Paths
-from tickwork.contract.runner import Pass, run_pass
+from tickwork.contract.runner import Pass, Work, run_pass
 from tickwork.contract.units import Budget, Unit
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
@@ -84,3 +86,84 @@ def test_the_log_has_one_line_a_pass(paths: Paths, capsys: pytest.CaptureFixture
     assert line.startswith("time=20")
     assert "job=nightly pass=more items=2 bytes=0 seconds=" in line
     assert line.endswith("""reason="it said 'no' and hung up\"""")
+
+
+class Beats:
+    """A clock of the runner's that moves on by a second a unit, and what others see of the pass at each unit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, paths: Paths) -> None:
+        self.now = 0.0
+        self.paths = paths
+        self.seen: list[tuple[int, int, int | None]] = []
+        self.marks: list[float] = []
+        monkeypatch.setattr(runner.time, "monotonic", lambda: self.now)
+
+    def work(self, count: int, *, progress: bool = True) -> Work:
+        def units_of(one_pass: Pass) -> Iterator[Unit]:
+            for number in range(count):
+                self.now += 1
+                one_pass.backlog = count - number
+                yield Unit(items=2, progress=progress)
+                self._look()
+
+        return units_of
+
+    def _look(self) -> None:
+        with Ledger(self.paths.database("ledger"), read_only=True) as ledger:
+            (row,) = ledger.running()
+            assert (row.ended, row.outcome) == (None, None)
+            assert ledger.last(row.job) is None, "no success, no end"
+        self.seen.append((row.units, row.items, row.backlog))
+        mark = self.paths.job("nightly") / ".progress"
+        self.marks.append(mark.stat().st_mtime_ns if mark.exists() else 0)
+
+
+def test_every_ten_seconds_the_open_row_tells_how_far_the_pass_is(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = Beats(monkeypatch, paths)
+    run_pass(Job(name="nightly"), beats.work(25), Budget(clock=lambda: 0.0), paths)
+    first, second, third = (0, 0, None), (10, 20, 16), (20, 40, 6)
+    assert beats.seen == [first] * 9 + [second] * 10 + [third] * 6
+    assert len(set(beats.marks)) == 3, "at the first unit, and with each beat"
+
+
+def test_a_beat_without_progress_is_no_mark_of_progress(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats = Beats(monkeypatch, paths)
+    run_pass(Job(name="nightly"), beats.work(12, progress=False), Budget(clock=lambda: 0.0), paths)
+    assert beats.seen[-1][0] == 10
+    assert set(beats.marks) == {0}
+
+
+def test_a_beat_brings_the_backlog_into_the_metrics_and_neither_an_end_nor_a_success(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = paths.metrics_dir / "nightly.pass.prom"
+    beats = Beats(monkeypatch, paths)
+    run_pass(Job(name="nightly"), beats.work(1), Budget(clock=lambda: 0.0), paths)
+    of_the_end = [line for line in path.read_text().splitlines() if "timestamp" in line or "duration" in line]
+    assert len(of_the_end) == 3
+    told: list[list[str]] = []
+
+    def work(one_pass: Pass) -> Iterator[Unit]:
+        for number in range(11):
+            beats.now += 1
+            one_pass.backlog = 100 - number
+            yield Unit()
+        told.append(path.read_text().splitlines())
+
+    run_pass(Job(name="nightly"), work, Budget(clock=lambda: 0.0), paths)
+    assert {*of_the_end, 'tickwork_job_backlog{job="nightly"} 91', 'tickwork_job_pass_items{job="nightly"} 10'} == {
+        line.removesuffix(".0") if "backlog" in line or "items" in line else line for line in told[0]
+    }
+
+
+def test_news_that_cannot_be_written_costs_the_news_alone(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OperatorError("cannot write the ledger: disk full")
+
+    beats = Beats(monkeypatch, paths)
+    monkeypatch.setattr(Ledger, "update_pass", full)
+    outcome = run_pass(Job(name="nightly"), beats.work(12), Budget(clock=lambda: 0.0), paths)
+    assert outcome is Outcome.DRAINED
+    assert last(paths).items == 24

@@ -102,7 +102,7 @@ def test_a_disk_full_at_any_file_that_is_finished_leaves_what_is_current_and_is_
     for last in range(100):
         left = [last]
 
-        def full(partial: Path, path: Path, left: list[int] = left) -> None:
+        def full(partial: Path, path: Path, *, lasts: bool = True, left: list[int] = left) -> None:
             left[0] -= 1
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))

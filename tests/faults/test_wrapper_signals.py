@@ -53,7 +53,7 @@ def test_term_at_any_moment_is_answered_within_seconds(tmp_path: Path, waits: bo
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_handed_on_and_the_jobs_exit_3_is_kept(tmp_path: Path, number: signal.Signals) -> None:
-    script = f"trap 'touch {tmp_path}/finished; exit 3' TERM; touch {tmp_path}/ready; while :; do sleep 0.02; done"
+    script = f"trap ': >{tmp_path}/finished; exit 3' TERM; touch {tmp_path}/ready; while :; do sleep 0.02; done"
     wrapper = Wrapper(tmp_path, shell(script), scheduler="systemd")
     tick = wrapper.start()
     until((tmp_path / "ready").exists, "the job did not start")

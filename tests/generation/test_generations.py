@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import re
 import sqlite3
@@ -153,12 +154,7 @@ def test_names_are_in_the_order_of_publishing_within_a_second_and_when_the_clock
 ) -> None:
     from tickwork.publish import verify as check
 
-    class Back(check.dt.datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> Back:
-            return cls(2020, 1, 1, tzinfo=tz)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(check.dt, "datetime", Back)
+    monkeypatch.setattr(check.times, "now", lambda: dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     shelf.set(keep_generations=10)
     order = shelf.generations.names()
     for _ in range(4):

@@ -28,6 +28,7 @@ class Wrapper:
     timeout: int = 60
     kill_after: int = 5
     drains: bool = False
+    continues: bool = False
     failures: int = 3
     stalled: int = 0
     scheduler: str = "cron"
@@ -42,7 +43,7 @@ class Wrapper:
         self.log = self.home / "log" / f"{self.name}.log"
         for folder in (self.dir, self.home / "lock", self.log.parent, self.home / "metrics"):
             folder.mkdir(parents=True, exist_ok=True)
-        for lock in self.locks:
+        for lock in (*self.locks, f"job.{self.name}"):
             (self.home / "lock" / lock).touch()
         self.path.write_text(self.render())
         self.path.chmod(self.path.stat().st_mode | stat.S_IXUSR)
@@ -64,6 +65,7 @@ class Wrapper:
             tick_kill_after_seconds=self.kill_after,
             tick_interval_seconds=1800,
             tick_drains=self.drains,
+            tick_continues=self.continues,
             tick_halt_after_failures=self.failures,
             tick_halt_after_stalled_seconds=self.stalled,
             tick_log=self.log,

@@ -173,7 +173,8 @@ def test_clearing_a_hold_for_a_program_is_json(host: Host, oai: FakeOai) -> None
 def test_a_deployed_host_whose_state_folder_is_missing_runs_nothing(host: Host, oai: FakeOai) -> None:
     locks = host.home / "locks"
     locks.mkdir()
-    (locks / "doab-oai").touch()
+    for lock in ("doab-oai", "job.doab-harvest", "job.doab-backfill", "job.doab-discover"):
+        (locks / lock).touch()
     host.settings(folders=f'lock_dir = "{locks}"')
     for command in ("harvest", "backfill", "discover"):
         said = host.run("doab", command)

@@ -55,9 +55,47 @@ def test_a_schedule_that_cannot_be_read_is_refused(tmp_path: Path, schedule: str
     assert fault.startswith(f"backfill: the schedule {schedule!r} cannot be read")
 
 
+CONSUME = {
+    "name": "consume",
+    "command": ["pulse", "consume", "--seconds", "3300"],
+    "locks": ["queue"],
+    "schedule": "* * * * *",
+    "timeout": "1h",
+    "continues": True,
+}
+
+
+def test_a_job_that_continues_may_outlast_its_interval(tmp_path: Path) -> None:
+    assert told(tmp_path, CONSUME) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"drains": True}, "consume continues, so it never drains"),
+        ({"lock_wait": "5m"}, "consume continues, so it comes back at the next tick and must not wait 5m"),
+        ({"command": ["pulse", "consume"]}, "consume continues, so its command needs --seconds"),
+        ({"command": ["pulse", "consume", "--seconds", "3600"]}, "consume continues, so its command needs --seconds"),
+        ({"command": ["pulse", "consume", "--seconds"]}, "consume continues, so its command needs --seconds"),
+    ],
+)
+def test_a_job_that_continues_ends_its_passes_by_itself_and_waits_for_nobody(
+    tmp_path: Path, change: dict[str, object], fault: str
+) -> None:
+    assert told(tmp_path, {**CONSUME, **change})[0].startswith(fault)
+
+
+@pytest.mark.parametrize(("lock_wait", "starves"), [("0", True), ("1h", True), ("62m", True), ("63m", False)])
+def test_who_shares_a_lock_with_one_that_continues_waits_longer_than_its_longest_pass(
+    tmp_path: Path, lock_wait: str, starves: bool
+) -> None:
+    other = {**BACKFILL, "locks": ["queue"], "drains": False, "schedule": "0 4 * * *", "lock_wait": lock_wait}
+    assert bool(told(tmp_path, CONSUME, other)) is starves
+
+
 def test_what_a_deployed_job_needs_must_be_there(tmp_path: Path) -> None:
     found = told(tmp_path, {**BACKFILL, "wrapper": str(tmp_path / "wrapper")})
-    assert [fault.split("its ")[1].split(" ")[0] for fault in found] == ["wrapper", "state", "lock"]
+    assert [fault.split("its ")[1].split(" ")[0] for fault in found] == ["wrapper", "state", "lock", "lock"]
 
 
 def test_the_command_names_the_faults_and_exits_with_2(tmp_path: Path) -> None:

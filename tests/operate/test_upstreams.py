@@ -27,6 +27,21 @@ def test_holds_are_listed_and_cleared_with_a_reason(tickwork: Tickwork, paths: P
     assert (again.code, len(again.err.splitlines())) == (2, 1)
 
 
+@pytest.mark.parametrize("spelling", [f"https://{HOST}./oai?verb=List", HOST.upper(), f"{HOST}.:443", f" {HOST}:80"])
+def test_a_hold_is_cleared_under_any_spelling_of_its_server(spelling: str, tickwork: Tickwork, paths: Paths) -> None:
+    InState.held(paths)
+    said = tickwork("holds", "clear", spelling, "--why", "they agreed", "--json")
+    assert said.json() == {"host": HOST, "cleared": True}
+    assert tickwork("holds", "--json").json() == []
+
+
+def test_what_does_not_name_a_server_is_no_host_to_clear(tickwork: Tickwork, paths: Paths) -> None:
+    InState.held(paths)
+    said = tickwork("holds", "clear", "directory..org", "--why", "they agreed")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert "'directory..org' does not name a server" in said.err
+
+
 def test_clearing_a_hold_before_anything_was_asked_is_an_error(tickwork: Tickwork, paths: Paths) -> None:
     said = tickwork("holds", "clear", HOST, "--why", "x")
     assert said.code == 2

@@ -1,20 +1,14 @@
-"""Lists brought up to date against lists computed plainly; the difference of two matrices; files whole or not there."""
+"""Lists brought up to date against lists computed plainly; the difference of two matrices."""
 
 from __future__ import annotations
 
-import errno
-import os
-import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tickwork.contract import files
 from tickwork.contract.database import connect, transaction
 from tickwork.generation.matrix import Matrix, difference
 from tickwork.publish.neighbour_lists import NOBODY, TABLES, Block, NeighbourLists, merge
@@ -106,110 +100,3 @@ def test_what_is_removed_and_added_leads_from_one_matrix_to_the_other(old: dict,
     same = {key for key in old.keys() & new.keys() if repr(old[key]) == repr(new[key])}
     assert set(found.removed.tolist()) == old.keys() - same
     assert set(matrix_of(new).ids[found.added].tolist()) == new.keys() - same
-
-
-# Files.
-
-
-def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is made to last from now on, and what is renamed, in order."""
-    happened: list[str] = []
-    fsync, rename = os.fsync, os.rename
-
-    def sync(descriptor: int) -> None:
-        happened.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
-        fsync(descriptor)
-
-    def renamed(old: Path, new: Path) -> None:
-        happened.append("rename")
-        rename(old, new)
-
-    monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(os, "rename", renamed)
-    return happened
-
-
-def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_is_before_going_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    happened = synced(monkeypatch)
-    with files.whole(tmp_path / "a") as partial:
-        partial.write_text("new")
-        assert not (tmp_path / "a").exists()
-    assert happened == ["a.partial", "rename", tmp_path.name]
-    assert (tmp_path / "a").read_text() == "new"
-
-
-def test_a_file_that_is_replaced_is_the_old_one_until_it_is_the_new_one(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("old")
-    with files.whole(tmp_path / "a") as partial:
-        partial.write_text("new")
-        assert (tmp_path / "a").read_text() == "old"
-    assert (tmp_path / "a").read_text() == "new"
-
-
-@pytest.mark.parametrize("broken", ["the writing", "fsync", "rename"])
-def test_a_file_that_fails_leaves_the_old_one_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    (tmp_path / "a").write_text("old")
-
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    if broken != "the writing":
-        monkeypatch.setattr(os, broken, fail)
-    with pytest.raises(OSError, match="No space"), files.whole(tmp_path / "a") as partial:  # noqa: PT012
-        partial.write_text("new")
-        if broken == "the writing":
-            fail()
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_text() == "old"
-
-
-def test_what_a_killed_writer_left_is_not_taken_up(tmp_path: Path) -> None:
-    (tmp_path / "a.partial").write_text("half of it, and much longer than the new content")
-    with files.whole(tmp_path / "a") as partial, partial.open("a") as file:
-        file.write("new")
-    assert (tmp_path / "a").read_text() == "new"
-
-
-def no_kernel_copy(*_: object) -> int:
-    raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-
-def in_small_steps(read: int, write: int, count: int) -> int:
-    return os.write(write, os.read(read, min(count, 1000)))
-
-
-def only_the_beginning(read: int, write: int, count: int) -> int:
-    return in_small_steps(read, write, count) if os.lseek(read, 0, os.SEEK_CUR) < 3000 else 0
-
-
-@pytest.mark.parametrize("kernel", [os.copy_file_range, no_kernel_copy, in_small_steps, only_the_beginning])
-@pytest.mark.parametrize("size", [0, 1, 100_000])
-def test_a_copy_is_whole_however_much_the_kernel_copies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: Callable[..., int], size: int
-) -> None:
-    (tmp_path / "a").write_bytes(content := os.urandom(size))
-    (tmp_path / "b").write_bytes(b"x" * 200_000)
-    monkeypatch.setattr(os, "copy_file_range", kernel)
-    files.copy(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").read_bytes() == content
-
-
-def test_a_copy_onto_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    (tmp_path / "a").write_bytes(b"x" * 100)
-    monkeypatch.setattr(os, "copy_file_range", full)
-    with pytest.raises(OSError, match="No space"):
-        files.copy(tmp_path / "a", tmp_path / "b")
-
-
-def test_a_database_in_the_kernel_copied_is_the_same_database(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "a")) as db, db:
-        db.execute("CREATE TABLE t AS SELECT 1 AS x")
-    files.copy(tmp_path / "a", tmp_path / "b")
-    assert files.digest(tmp_path / "a") == files.digest(tmp_path / "b")

@@ -76,6 +76,6 @@ def test_awkward_words_and_variables_reach_the_job_unchanged(awkward: Wrapper) -
 
 def test_a_wrapper_says_in_plain_sight_what_it_runs(tmp_path: Path) -> None:
     text = Wrapper(tmp_path, ["tickwork", "doab", "harvest"], locks=["doab-oai"], timeout=1200).path.read_text()
-    assert "tick_lock doab-oai\n" in text
+    assert "tick_lock doab-oai job.job\n" in text
     assert "tick_run tickwork doab harvest\n" in text
     assert "TICK_TIMEOUT=1200\n" in text

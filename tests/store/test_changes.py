@@ -44,6 +44,10 @@ def test_rows_from_before_the_feed_are_in_it_in_the_order_of_their_ids(db: sqlit
         ("INSERT INTO books (id, title) VALUES (2, 'z') ON CONFLICT (id) DO UPDATE SET title = 'z'", [2]),
         ("INSERT OR REPLACE INTO books (id, title) VALUES (2, 'z')", [2]),
         ("UPDATE books SET seen = 'now'", []),
+        ("UPDATE books SET title = title", []),
+        ("UPDATE books SET title = 'b', text = NULL WHERE id = 2", []),
+        ("UPDATE books SET text = '' WHERE id = 2", [2]),
+        ("INSERT INTO books (id, title) VALUES (2, 'b') ON CONFLICT (id) DO UPDATE SET title = excluded.title", []),
         ("UPDATE books SET title = 'z' WHERE id = 9", []),
     ],
 )
@@ -53,6 +57,56 @@ def test_what_changes_a_followed_column_is_in_the_feed_and_nothing_else(
     before = changes.newest(db, "books")
     db.execute(statement)
     assert sorted(ids(db, before)) == changed
+
+
+def test_insert_or_replace_must_never_meet_a_followed_table(db: sqlite3.Connection) -> None:
+    """It gives the row another id and tells nobody that the old one is gone: its vector stays, and publishing halts."""
+    db.execute("CREATE UNIQUE INDEX titles ON books (title)")
+    before = changes.newest(db, "books")
+    db.execute("INSERT OR REPLACE INTO books (title, text) VALUES ('b', 'new')")
+    assert db.execute("SELECT id FROM books WHERE title = 'b'").fetchall() == [(4,)]
+    assert ids(db, before) == [4], "the deletion of 2 is not in the feed"
+    before = changes.newest(db, "books")
+    db.execute(
+        "INSERT INTO books (title, text) VALUES ('c', 'new') ON CONFLICT (title) DO UPDATE SET text = excluded.text"
+    )
+    assert ids(db, before) == [3], "an upsert keeps the id"
+
+
+def test_rows_are_touched_as_if_they_had_changed(db: sqlite3.Connection) -> None:
+    """For what changes a document from another table."""
+    before = changes.newest(db, "books")
+    db.execute("BEGIN")
+    for statement in changes.touch_statements("books", "title IN ('c', 'a', 'nobody')"):
+        db.execute(statement)
+    db.execute("COMMIT")
+    assert ids(db, before) == [1, 3]
+    assert ids(db) == [2, 1, 3]
+    before = changes.newest(db, "books")
+    for statement in changes.touch_statements("books", "title = 'nobody'"):
+        db.execute(statement)
+    assert changes.newest(db, "books") == before
+
+
+def test_a_feed_of_before_is_kept_and_tells_of_values_only_from_then_on(db: sqlite3.Connection) -> None:
+    """Triggers as they once were: an update that names a followed column was in the feed whatever its value."""
+    db.execute("DROP TRIGGER books_changes_updated")
+    db.execute(
+        "CREATE TRIGGER books_changes_updated AFTER UPDATE OF title, text ON books BEGIN"
+        " DELETE FROM books_changes WHERE id = new.id;"
+        " INSERT INTO books_changes (id) SELECT new.id; END"
+    )
+    before = changes.newest(db, "books")
+    db.execute("UPDATE books SET title = title WHERE id = 1")
+    assert ids(db, before) == [1]
+    known = changes.seqs(db, "books")
+    changes.follow_values(db, "books", ["title", "text"])
+    assert changes.seqs(db, "books") == known
+    before = changes.newest(db, "books")
+    db.execute("UPDATE books SET title = title")
+    assert ids(db, before) == []
+    db.execute("UPDATE books SET title = 'z' WHERE id = 2")
+    assert ids(db, before) == [2]
 
 
 def test_many_changes_of_a_row_are_one_at_its_last(db: sqlite3.Connection) -> None:

@@ -109,9 +109,9 @@ def test_a_hub_s_model_that_was_never_fetched_is_told_of_without_asking_the_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # read once, when it is imported
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # read once, when it is imported
     with pytest.raises(OperatorError, match=r"owner/name at 1{40} is not on this machine; .* HF_HUB_OFFLINE=0"):
         model.locate(VectorSettings(model="owner/name", revision="1" * 40))
 

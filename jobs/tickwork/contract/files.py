@@ -15,27 +15,43 @@ _CANNOT = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP)
 """With which a kernel or a file system says that it does not copy."""
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what was written there is `path` once the block has ended, and lasts.
+_BESIDE = ("", "-wal", "-shm", "-journal")
+"""Ends of the names under which SQLite keeps what belongs to a database."""
 
-    Nothing of it stays when the block fails: the room may be what was missing.
+
+@contextmanager
+def whole(path: Path, *, lasts: bool = True) -> Iterator[Path]:
+    """Give a path to write to; what was written there is `path` once the block has ended.
+
+    Unless `lasts` is false that holds after a power cut too. Mode and owner are those of what the block made. A link at
+    `path` is replaced, and what it leads to stays as it is; a folder is refused with IsADirectoryError. Nothing stays
+    when the block fails: the room may be what was missing. A kill leaves `path` as it was, and at most one file beside
+    it, which the next attempt replaces.
     """
+    if path.is_dir() and not path.is_symlink():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
+    _remove(partial)
     try:
         yield partial
-        settle(partial, path)
+        settle(partial, path, lasts=lasts)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
 
 
-def settle(partial: Path, path: Path) -> None:
-    """Make a finished file last under its final name."""
-    sync(partial)
+def _remove(partial: Path) -> None:
+    for end in _BESIDE:
+        partial.with_name(partial.name + end).unlink(missing_ok=True)
+
+
+def settle(partial: Path, path: Path, *, lasts: bool = True) -> None:
+    """Give a finished file its final name, under which it lasts unless that is not wanted."""
+    if lasts:
+        sync(partial)
     partial.rename(path)
-    sync(path.parent)
+    if lasts:
+        sync(path.parent)
 
 
 def into_one(connection: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""What a job is: its name, its command, the locks it shares, whether it drains, when it ticks."""
+"""What a job is: its name, its command, the locks it shares, whether it drains or continues, when it ticks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True)
     locks: tuple[str, ...] = ()
     lock_wait: str = "0"
     drains: bool = False
+    continues: bool = False
+    """Its pass may outlast the interval: it is ticked often, and a tick during a pass ends without a word."""
     schedule: str = ""
     timeout: str = "20m"
     kill_after: str = "2m"
@@ -27,6 +29,11 @@ class Job(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True)
     scheduler: str = ""
     """What ticks it: cron, systemd, or manual for nobody."""
     wrapper: str = ""
+
+
+def own_lock(job: str) -> str:
+    """The name of the lock that each job has for itself; a declared lock has no dot in its name."""
+    return f"job.{job}"
 
 
 def seconds(duration: str) -> int:

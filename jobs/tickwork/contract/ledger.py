@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tickwork.contract import database, processes
+from tickwork.contract import database, processes, times
 from tickwork.contract.outcomes import OperatorError, Outcome
 
 _SCHEMA = """
@@ -105,6 +105,14 @@ class Ledger:
             assert cursor.lastrowid is not None
             return cursor.lastrowid
 
+    def update_pass(self, row: int, *, units: int, items: int, size: int, backlog: int | None) -> None:
+        """Bring the figures of the open row `row` up to date; it stays open, and no success."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE passes SET units = ?, items = ?, size = ?, backlog = ? WHERE id = ? AND ended IS NULL",
+                (units, items, size, backlog, row),
+            )
+
     def close_pass(
         self,
         row: int,
@@ -179,7 +187,7 @@ def operator() -> str:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")
+    return times.now().isoformat(timespec="milliseconds")
 
 
 def _pass(row: sqlite3.Row) -> PassRow:
@@ -189,8 +197,8 @@ def _pass(row: sqlite3.Row) -> PassRow:
         locks=row["locks"],
         host=row["host"],
         pid=row["pid"],
-        started=dt.datetime.fromisoformat(row["started"]),
-        ended=dt.datetime.fromisoformat(row["ended"]) if row["ended"] else None,
+        started=times.parse(row["started"]),
+        ended=times.parse(row["ended"]) if row["ended"] else None,
         outcome=row["outcome"],
         units=row["units"],
         items=row["items"],

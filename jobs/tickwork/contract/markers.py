@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from tickwork.contract import files, times
 from tickwork.contract.outcomes import OperatorError
 
 RESERVE_BYTES = 4096
@@ -44,11 +45,11 @@ class Markers:
             changed = self._path(marker).lstat().st_mtime
         except OSError:
             return None
-        return dt.datetime.fromtimestamp(changed, dt.UTC)
+        return times.of_unix(changed)
 
     def armed(self) -> dt.datetime:
         """When the reserve was made (UTC): at the first run, and at each re-arming, by command or by hand."""
-        return self.since(".reserve") or dt.datetime.now(dt.UTC)
+        return self.since(".reserve") or times.now()
 
     def skips(self) -> tuple[int, int]:
         """Ticks skipped for a busy lock: in all, and in a row."""
@@ -71,17 +72,17 @@ class Markers:
             if len(reserve) == RESERVE_BYTES and reserve.strip():
                 # A reason in it: whoever was halting was killed before the rename.
                 self._path(".reserve").replace(self._path(".halted"))
-                self._sync()
+                files.sync(self.folder)
                 return
             if reserve == b" " * RESERVE_BYTES and self._path(".tally").exists():
                 return
             fresh = self._path(f".reserve.{os.getpid()}")  # another run may be at it too
             _write_through(fresh, b" " * RESERVE_BYTES)
-            now = int(dt.datetime.now(dt.UTC).timestamp())
+            now = int(times.now().timestamp())
             _write_through(self._path(".tally"), b"%012d %012d %012d\n" % (0, 0, now))
             _write_through(self._path(".skips"), b"%012d %012d %012d\n" % (self.skips()[0], 0, 0))
             fresh.replace(self._path(".reserve"))
-            self._sync()
+            files.sync(self.folder)
         except OSError as error:
             self._path(f".reserve.{os.getpid()}").unlink(missing_ok=True)
             raise OperatorError(
@@ -92,24 +93,23 @@ class Markers:
         """Write `.halted` out of the reserve, which needs neither space nor an inode. Raises OperatorError."""
         if self.halted:
             return
-        line = f'time={_now()} job={self.job} reason="{_one_line(reason)}"'
+        line = f'time={times.show(times.now())} job={self.job} reason="{_one_line(reason)}"'
         try:
             with os.fdopen(os.open(self._path(".reserve"), os.O_WRONLY | os.O_CREAT, 0o640), "wb") as reserve:
                 reserve.write(line.encode(errors="replace")[: RESERVE_BYTES - 1].ljust(RESERVE_BYTES - 1) + b"\n")
                 reserve.flush()
                 os.fsync(reserve.fileno())
             self._path(".reserve").replace(self._path(".halted"))
-            self._sync()
+            files.sync(self.folder)
         except OSError as error:
             if not self.halted:
                 raise OperatorError(f"{self.job} must halt ({reason}) but cannot write .halted: {error}") from error
 
     def finish(self) -> None:
         """Write `.done`. Raises OperatorError."""
-        fresh = self._path(".done.new")
         try:
-            _write_through(fresh, f"{_now()} drained\n".encode())
-            fresh.replace(self._path(".done"))
+            with files.whole(self._path(".done")) as fresh:
+                fresh.write_text(f"{times.show(times.now())} drained\n", encoding="utf-8")
         except OSError as error:
             raise OperatorError(f"{self.job} drained but cannot write .done: {error}") from error
 
@@ -142,7 +142,7 @@ class Markers:
                 path.rmdir()
             else:
                 path.unlink()
-            self._sync()
+            files.sync(self.folder)
         except OSError as error:
             raise OperatorError(f"cannot remove {path}: {error.strerror}; look at it and remove it by hand") from error
 
@@ -160,23 +160,12 @@ class Markers:
         except OSError:
             return b""
 
-    def _sync(self) -> None:
-        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 def _write_through(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _one_line(text: str) -> str:

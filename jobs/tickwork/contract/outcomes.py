@@ -8,6 +8,8 @@ from __future__ import annotations
 import datetime as dt
 import enum
 
+from tickwork.contract import times
+
 
 class Outcome(enum.Enum):
     """The ways a pass can end, in the words used by the ledger, the log and the operator."""
@@ -45,7 +47,7 @@ class Held(PassEnd):
     """A hold is in force: this upstream must not be called before `until`."""
 
     def __init__(self, host: str, until: dt.datetime, why: str) -> None:
-        super().__init__(f"{host} is on hold until {until:%Y-%m-%dT%H:%M:%SZ}: {why}")
+        super().__init__(f"{host} is on hold until {times.show(until)}: {why}")
         self.host = host
         self.until = until
         self.why = why

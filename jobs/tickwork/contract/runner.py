@@ -17,9 +17,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tickwork.contract import locks, metrics
+from tickwork.contract import locks, metrics, times
 from tickwork.contract.database import open_transactions
-from tickwork.contract.jobs import Job
+from tickwork.contract.jobs import Job, own_lock
 from tickwork.contract.ledger import Ledger
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import Busy, Interrupted, OperatorError, Outcome, PassEnd, missing_package
@@ -30,6 +30,8 @@ from tickwork.contract.units import Budget, Unit
 
 WRAPPED = "TICKWORK_WRAPPED"
 """Environment variable in which a wrapper names the job it runs; the wrapper then writes `.done` itself."""
+HEARTBEAT_SECONDS = 10.0
+"""At a unit, so long after the last time, what others see of a pass under way is brought up to date."""
 
 
 @dataclass
@@ -92,7 +94,16 @@ def run_pass(
         one_pass = Pass(job, budget, stop, markers.armed(), locks=descriptors)
         row = ledger.open_pass(job.name, " ".join(job.locks), host, _bounds(budget))
         started = time.time()
-        units, outcome, reason = _drive(one_pass, work, markers)
+
+        def beat(units: int) -> None:
+            # What cannot be written costs the news of the pass, never the pass.
+            with contextlib.suppress(OperatorError):
+                ledger.update_pass(
+                    row, units=units, items=budget.spent_items, size=budget.spent_size, backlog=one_pass.backlog
+                )
+            metrics.update_pass(paths.metrics_dir, job.name, items=budget.spent_items, backlog=one_pass.backlog)
+
+        units, outcome, reason = _drive(one_pass, work, markers, beat)
         reason = reason.encode(errors="replace").decode()  # of an upstream's making, perhaps; the ledger wants UTF-8
         if outcome is Outcome.HALTED:
             # Before the row is closed and before exit 4: a wrapper that was killed could not write it any more.
@@ -153,19 +164,25 @@ def _attempt(write: Callable[[], None]) -> None:
 
 def _take(job: Job, paths: Paths, held: contextlib.ExitStack, lock_wait: float, stop: Stop) -> tuple[int, ...]:
     try:
-        return held.enter_context(locks.holding(job.locks, paths, wait=lock_wait, stop=stop))
+        # Its own lock last: who finds a shared one busy need not look further.
+        names = (*job.locks, own_lock(job.name))
+        return held.enter_context(locks.holding(names, paths, wait=lock_wait, stop=stop))
     except Busy as busy:
         with Ledger(paths.database("ledger")) as ledger:
-            others = [row for row in ledger.running() if set(row.locks.split()) & set(job.locks)]
+            others = [row for row in ledger.running() if row.job == job.name or set(row.locks.split()) & set(job.locks)]
         if not others:
             raise
         who = ", ".join(f"{row.job} (pid {row.pid}, since {row.started:%Y-%m-%dT%H:%M:%SZ})" for row in others)
         raise Busy(f"another run is active: {who}") from busy
 
 
-def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, str]:
-    """Take units until the pass ends; gives their number, the outcome and its reason."""
+def _drive(one_pass: Pass, work: Work, markers: Markers, beat: Callable[[int], None]) -> tuple[int, Outcome, str]:
+    """Take units until the pass ends; gives their number, the outcome and its reason.
+
+    `beat` is called now and then with the number of units so far.
+    """
     units, budget = 0, one_pass.budget
+    last_beat, moved = time.monotonic(), False
     try:
         with (
             progress(one_pass.job.name, budget) as show,
@@ -174,12 +191,17 @@ def _drive(one_pass: Pass, work: Work, markers: Markers) -> tuple[int, Outcome, 
             for unit in source:
                 if unfinished := open_transactions():
                     raise RuntimeError(f"unit yielded inside a transaction of {', '.join(unfinished)}")
-                if unit.progress and not one_pass.progressed:
-                    markers.progressed()
-                    one_pass.progressed = True
                 units += 1
                 budget.spend(unit)
                 show(unit, one_pass.backlog)
+                is_due = time.monotonic() - last_beat >= HEARTBEAT_SECONDS
+                moved = moved or unit.progress
+                if moved and (is_due or not one_pass.progressed):
+                    markers.progressed()
+                    one_pass.progressed, moved = True, False
+                if is_due:
+                    beat(units)
+                    last_beat = time.monotonic()
                 if one_pass.stop.requested:
                     return units, Outcome.MORE, one_pass.stop.reason
                 if bound := budget.exhausted():
@@ -238,7 +260,7 @@ def _append(path: Path, line: str) -> None:
 def _line(job: Job, outcome: Outcome, reason: str, budget: Budget, seconds: float, backlog: int | None) -> str:
     """The one line a pass leaves in the log, in logfmt."""
     words: Sequence[str] = [
-        f"time={time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}",
+        f"time={times.show(times.now())}",
         f"job={job.name}",
         f"pass={outcome.value}",
         f"items={budget.spent_items}",

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from tickwork.contract import files
+from tickwork.contract import files, times
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.paths import Paths
 from tickwork.generation.meta import META, Meta, read_meta
@@ -68,7 +68,7 @@ class Generations:
 
     def fresh_name(self, meta: Path) -> str:
         """The name of a generation with the description `meta`; it sorts behind all others, whatever the clock did."""
-        at = dt.datetime.fromisoformat(msgspec.json.decode(meta.read_bytes(), type=Meta).built_at)
+        at = times.parse(msgspec.json.decode(meta.read_bytes(), type=Meta).built_at)
         if there := self.names():
             newest = dt.datetime.strptime(there[-1].partition("-")[0], _STAMP).replace(tzinfo=dt.UTC)
             at = max(at, newest + dt.timedelta(seconds=1))

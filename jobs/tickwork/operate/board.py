@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tickwork.contract.jobs import Job
+from tickwork.contract import times
+from tickwork.contract.jobs import Job, own_lock
 from tickwork.contract.ledger import Ledger, PassRow
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import Outcome
@@ -41,14 +42,14 @@ class Row:
     def as_dict(self) -> dict[str, object]:
         """The row as `status --json` gives it: times as ISO 8601 with a Z, None where nothing is known."""
         return {
-            name: value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, dt.datetime) else value
+            name: times.show(value) if isinstance(value, dt.datetime) else value
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
         }
 
 
 def board(app: Deployment) -> list[Row]:
     """The rows of all jobs that are deployed or ever ran; without any, of all jobs there are."""
-    now = dt.datetime.now(dt.UTC)
+    now = times.now()
     with _ledger(app.paths) as ledger:
         known = app.jobs()
         seen = {*app.settings.jobs, *(ledger.jobs() if ledger else ()), *_folders(app.paths)}
@@ -86,7 +87,8 @@ def _row(
     current = next((row for row in running if row.job == job.name), None)
     hold = holds.get(last.host) if last else None
     state, reason, since = _state(job, markers, last, current, hold)
-    backlog = last.backlog if last else None
+    newest = current or last
+    backlog = newest.backlog if newest else None
     passes = ledger.recent(job.name, RATE_PASSES) if ledger and backlog and not markers.halted else []
     return Row(
         job=job.name,
@@ -160,7 +162,7 @@ def _locks(job: Job, paths: Paths, running: list[PassRow]) -> str:
 
     Looked up, never tried: taking a lock to look at it would make a real tick skip.
     """
-    for name in job.locks:
+    for name in (*job.locks, own_lock(job.name)):
         for row in running:
             if name in row.locks.split():
                 return f"{name}: {row.job} (pid {row.pid})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from tickwork.contract import times
 from tickwork.contract.ledger import Ledger, operator
 from tickwork.contract.markers import Markers
 from tickwork.contract.outcomes import OperatorError, Outcome
@@ -150,7 +150,9 @@ def holds(context: typer.Context, as_json: AsJson = False) -> None:
         return
     found = current_holds(context.obj.paths)
     if as_json:
-        rows = [{"host": h.host, "until": _iso(h.until), "since": _iso(h.since), "why": h.why} for h in found]
+        rows = [
+            {"host": h.host, "until": times.show(h.until), "since": times.show(h.since), "why": h.why} for h in found
+        ]
         print(json.dumps(rows, indent=1))
     elif not found:
         print("no upstream is on hold")
@@ -167,8 +169,8 @@ def clear_hold(context: typer.Context, host: str, why: Why, as_json: AsJson = Fa
     with slots(context.obj.paths, read_only=False) as opened:
         if opened is None:
             raise OperatorError(f"no hold is in force on {host}: nothing was ever asked of it")
-        opened.clear(host, operator(), why)
-    print(json.dumps({"host": host, "cleared": True}) if as_json else f"{host} may be called again")
+        cleared = opened.clear(host, operator(), why)
+    print(json.dumps({"host": cleared, "cleared": True}) if as_json else f"{cleared} may be called again")
 
 
 def manners(
@@ -231,7 +233,3 @@ def _must_be_known(deployment: Deployment, job: str) -> None:
 def _must_say_why(why: str) -> None:
     if not why.strip():
         raise OperatorError("--why must say why; it is kept in the audit")
-
-
-def _iso(when: dt.datetime) -> str:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ")

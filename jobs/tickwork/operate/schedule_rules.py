@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from cronsim import CronSim, CronSimError
 
-from tickwork.contract.jobs import Job, seconds
+from tickwork.contract.jobs import Job, own_lock, seconds
 from tickwork.contract.paths import Paths
 
 _BEGIN = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -50,8 +50,10 @@ def _ticks(job: Job) -> list[dt.datetime]:
 
 
 def _of_itself(job: Job, ticks: list[dt.datetime]) -> Iterator[str]:
+    if job.continues:
+        yield from _of_one_that_continues(job)
     interval = min((after - before for before, after in pairwise(ticks)), default=None)
-    if interval is not None and _longest(job) >= interval:
+    if interval is not None and _longest(job) >= interval and not job.continues:
         yield (
             f"{job.name} may run {seconds(job.timeout)} s and {seconds(job.kill_after)} s more until it is killed, "
             f"but ticks every {interval.total_seconds():.0f} s"
@@ -60,6 +62,17 @@ def _of_itself(job: Job, ticks: list[dt.datetime]) -> Iterator[str]:
         yield f"{job.name} drains, so it comes back at the next tick and must not wait {job.lock_wait} for its locks"
     if job.armed and not job.schedule:
         yield f"{job.name} is armed and has no schedule"
+
+
+def _of_one_that_continues(job: Job) -> Iterator[str]:
+    """It is the chain of its passes that continues: each of them ends by itself, and the next tick begins another."""
+    if job.drains:
+        yield f"{job.name} continues, so it never drains: declare one of the two"
+    if seconds(job.lock_wait):
+        yield f"{job.name} continues, so it comes back at the next tick and must not wait {job.lock_wait} for its locks"
+    bound = job.command[job.command.index("--seconds") + 1 :][:1] if "--seconds" in job.command else ()
+    if not bound or not bound[0].isdecimal() or int(bound[0]) >= seconds(job.timeout):
+        yield f"{job.name} continues, so its command needs --seconds, and fewer than its timeout of {job.timeout}"
 
 
 def _among_others(job: Job, jobs: Mapping[str, Job], ticks: Mapping[str, list[dt.datetime]]) -> Iterator[str]:
@@ -107,6 +120,6 @@ def _missing(job: Job, paths: Paths) -> Iterator[str]:
         yield f"{job.name}: its wrapper {job.wrapper} is not there or cannot be run; deploy again"
     if not os.access(paths.job(job.name), os.W_OK):
         yield f"{job.name}: its state folder {paths.job(job.name)} is not there or not writable; deploy again"
-    for lock in job.locks:
+    for lock in (*job.locks, own_lock(job.name)):
         if not os.access(paths.lock(lock), os.R_OK):
             yield f"{job.name}: its lock {paths.lock(lock)} is not there or not readable; deploy again"

@@ -9,6 +9,7 @@ from contextlib import closing
 import msgspec
 
 from tickwork.contract import database, files
+from tickwork.contract.campaign import Stage, run_stages
 from tickwork.contract.outcomes import OperatorError, Transient
 from tickwork.contract.paths import Paths
 from tickwork.contract.units import Unit
@@ -25,8 +26,6 @@ from tickwork.publish.campaign_context import (
 )
 from tickwork.store import changes
 from tickwork.vectors.store import VectorStore
-
-Stage = Callable[[CampaignContext], Iterator[Unit]]
 
 _VERBS = {"publish": "publish", "index": "index", "similar": "find similar items of"}
 _KEPT_OF_BASE = {"index": (IDS, VECTORS, SIMILAR), "similar": (IDS, VECTORS, INDEX)}
@@ -86,9 +85,7 @@ def _outdated(under_way: CampaignRequest, asked: CampaignRequest) -> str:
 def run(context: CampaignContext, keep: int) -> Iterator[Unit]:
     """Go through the stages that are not done yet; exhaustion means that the generation is current."""
     try:
-        for file, stage in _stages(context):
-            if not (context.folder / file).exists():
-                yield from stage(context)
+        yield from run_stages(_stages(context))
     except Impossible:
         context.generations.remove(context.folder)
         raise
@@ -119,24 +116,32 @@ def _make_current(generations: Generations, name: str) -> None:
     (generations.folder / name / CAMPAIGN).unlink()
 
 
-def _stages(context: CampaignContext) -> list[tuple[str, Stage]]:
-    """The stages in their order, each with the file by which it is known to be done."""
+def _stages(context: CampaignContext) -> list[Stage]:
+    """The stages in their order; each is done when its file is there."""
     # Here and not above: a tick with nothing to do must not wait for numpy and torch.
-    from tickwork.publish.full_text import words
-    from tickwork.publish.gather_vectors import matrix
+    from tickwork.publish.full_text import full_text
+    from tickwork.publish.gather_vectors import gather_vectors
     from tickwork.publish.index import index
     from tickwork.publish.similar import similar
     from tickwork.publish.snapshot import snapshot
-    from tickwork.publish.verify import check
+    from tickwork.publish.verify import verify
 
-    items = f"{context.corpus.name}.db"
+    def stage(name: str, file: str, work: Callable[[CampaignContext], Iterator[Unit]]) -> Stage:
+        return Stage(name, (context.folder / file).exists, lambda: work(context))
+
     if (context.folder / META).exists():  # killed while it tidied up
         return []
-    if context.request.kind == "publish":
-        first = [(SNAPSHOT, snapshot), (items, words), (VECTORS, matrix)]
-        return [*first, (INDEX, index), (SIMILAR, similar), (META, check)]
-    one: tuple[str, Stage] = (INDEX, index) if context.request.kind == "index" else (SIMILAR, similar)
-    return [(items, _share_with_base), one, (META, check)]
+    items = f"{context.corpus.name}.db"
+    last = stage("verify", META, verify)
+    of_index, of_similar = stage("index", INDEX, index), stage("similar", SIMILAR, similar)
+    match context.request.kind:
+        case "publish":
+            first = [stage("snapshot", SNAPSHOT, snapshot), stage("full text", items, full_text)]
+            return [*first, stage("vectors", VECTORS, gather_vectors), of_index, of_similar, last]
+        case "index":
+            return [stage("share", items, _share_with_base), of_index, last]
+        case "similar":
+            return [stage("share", items, _share_with_base), of_similar, last]
 
 
 def _share_with_base(context: CampaignContext) -> Iterator[Unit]:

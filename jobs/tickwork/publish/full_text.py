@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 
 from sqlite_utils import Database
 
@@ -27,13 +28,14 @@ AT_ONCE = 1000
 _TYPES = {"text": "TEXT", "number": "NUMERIC", "list": "TEXT"}
 
 
-def words(context: CampaignContext) -> Iterator[Unit]:
+def full_text(context: CampaignContext) -> Iterator[Unit]:
     """Make the database of items; one unit is up to a thousand of them."""
     final = context.folder / f"{context.corpus.name}.db"
     partial = final.with_name(final.name + ".partial")
     with closing(database.connect(context.folder / SNAPSHOT, read_only=True)) as source:
         if not partial.exists():
-            _start(context, source)
+            with files.whole(partial, lasts=False) as starting:
+                _start(context, source, starting)
         with closing(database.connect(partial)) as items:
             # How far it is stands in the file itself: work and progress commit together.
             done = _progress(items)
@@ -57,14 +59,9 @@ def _progress(items: sqlite3.Connection) -> dict[str, int]:
     return dict(items.execute("SELECT name, value FROM progress").fetchall())
 
 
-def _start(context: CampaignContext, source: sqlite3.Connection) -> None:
+def _start(context: CampaignContext, source: sqlite3.Connection, starting: Path) -> None:
     """Begin with a copy of the base's items where they are of the same shape, with an empty table otherwise."""
-    final = context.folder / f"{context.corpus.name}.db"
-    partial = final.with_name(final.name + ".partial")
-    starting = final.with_name(final.name + ".starting")
-    for leftover in (starting, *(starting.with_name(starting.name + end) for end in ("-wal", "-shm", "-journal"))):
-        leftover.unlink(missing_ok=True)
-    base, seq = context.of_base(final.name), 0
+    base, seq = context.of_base(f"{context.corpus.name}.db"), 0
     if base and context.base:
         with closing(database.connect(base, read_only=True)) as before:
             same = [row["name"] for row in before.execute("PRAGMA table_info(items)")] == _columns(context.corpus)
@@ -81,7 +78,6 @@ def _start(context: CampaignContext, source: sqlite3.Connection) -> None:
             items.execute("CREATE TABLE progress (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
             items.execute("INSERT INTO progress VALUES (?, ?)", ("seq", seq) if base else ("id", 0))
         files.into_one(items)
-    starting.rename(partial)
 
 
 def _columns(corpus: Corpus) -> list[str]:

@@ -30,7 +30,7 @@ class Origin(msgspec.Struct, kw_only=True, frozen=True):
     revision: int
 
 
-def matrix(context: CampaignContext) -> Iterator[Unit]:
+def gather_vectors(context: CampaignContext) -> Iterator[Unit]:
     """The stage that gathers the vectors of the snapshot's documents; one unit.
 
     A document changed since it was embedded is left out until it is embedded again, one whose text is the same is not.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 
@@ -39,7 +40,8 @@ def similar(context: CampaignContext) -> Iterator[Unit]:
     partial = final.with_name(final.name + ".partial")
     matrix = Matrix.load(context.folder)
     if not partial.exists():
-        _start(context, matrix)
+        with files.whole(partial, lasts=False) as starting:
+            _start(context, matrix, starting)
     with closing(database.connect(partial)) as connection:
         progress = _progress(connection)
         if progress:
@@ -65,12 +67,8 @@ def _progress(connection: sqlite3.Connection) -> dict[str, int]:
     return dict(connection.execute("SELECT name, value FROM progress").fetchall())
 
 
-def _start(context: CampaignContext, matrix: Matrix) -> None:
+def _start(context: CampaignContext, matrix: Matrix, starting: Path) -> None:
     """Begin with the base's lists where that is less work, with none otherwise."""
-    final = context.folder / SIMILAR
-    starting = final.with_name(final.name + ".starting")
-    for leftover in (starting, *(starting.with_name(starting.name + end) for end in ("-wal", "-shm", "-journal"))):
-        leftover.unlink(missing_ok=True)
     changes = None
     fits = context.base and context.base.meta.top_k == context.request.top_k
     if fits and context.base_matrix and context.base_matrix.vectors.shape[1] == matrix.vectors.shape[1]:
@@ -91,7 +89,6 @@ def _start(context: CampaignContext, matrix: Matrix) -> None:
             # Ids are positive.
             connection.executemany("INSERT INTO progress VALUES (?, 0)", [("new",), *([("old",)] if before else [])])
         files.into_one(connection)
-    starting.rename(final.with_name(final.name + ".partial"))
 
 
 def _update(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tickwork.contract import database, files
+from tickwork.contract import database, files, times
 from tickwork.contract.outcomes import Halt
 from tickwork.contract.units import Unit
 from tickwork.generation.index import read_index
@@ -28,7 +27,7 @@ PROBES = 50
 LIBRARIES = ("faiss-cpu", "faiss-gpu", "numpy", "torch", "transformers")
 
 
-def check(context: CampaignContext) -> Iterator[Unit]:
+def verify(context: CampaignContext) -> Iterator[Unit]:
     """Compare the files with each other and write meta.json; one unit. Raises Halt naming what does not agree."""
     matrix = Matrix.load(context.folder)
     base = context.base
@@ -52,7 +51,7 @@ def check(context: CampaignContext) -> Iterator[Unit]:
     meta = Meta(
         format=FORMAT,
         corpus=context.corpus.name,
-        built_at=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        built_at=times.show(times.now()),
         total=total,
         vectors=len(matrix.ids),
         dim=int(matrix.vectors.shape[1]),

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
 from tickwork.corpus.display import Display
 from tickwork.deployment import Deployment
@@ -78,7 +79,8 @@ def serve(
             address = f"http://{at if ':' not in at else f'[{at}]'}:{opened_port}/"
             typer.echo(f"serving at {address}")
             if ready_file:
-                ready_file.write_text(address, encoding="utf-8")
+                with files.whole(ready_file, lasts=False) as partial:
+                    partial.write_text(address, encoding="utf-8")
             # Once it has answered what was under way, uvicorn sends itself the signal that ended it.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             await uvicorn.Server(config).serve(sockets=[listening])

@@ -24,24 +24,55 @@ class _Executes(Protocol):
 def follow(database: _Executes, table: str, columns: Sequence[str]) -> None:
     """Create the feed `{table}_changes` (seq, id), with every row there is; changes of `columns` feed it from now on.
 
-    For a migration: `table` has an INTEGER PRIMARY KEY AUTOINCREMENT `id`.
+    For a migration: `table` has an INTEGER PRIMARY KEY AUTOINCREMENT `id`. An update feeds it only where the value of
+    one of the `columns` is another. Never write to `table` with INSERT OR REPLACE: that gives new ids, and fires no
+    trigger for the rows it deletes.
     """
     feed = feed_of(table)
-    # Above the highest that is there, and above the highest there ever was, which is noted at the end of a statement.
-    ever = f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{feed}'"  # noqa: S608 - names of ours
-    seq = f"max({_NOW}, coalesce((SELECT max(seq) FROM {feed}), 0) + 1, coalesce(({ever}), 0) + 1)"  # noqa: S608
-    # The triggers delete and insert: `INSERT OR REPLACE` in a trigger obeys the statement that fired it.
-    again = f"DELETE FROM {feed} WHERE id = {{row}}.id; INSERT INTO {feed} (seq, id) SELECT {seq}, {{row}}.id;"  # noqa: S608
-    events = {
-        "inserted": ("INSERT", again.format(row="new")),
-        "updated": (f"UPDATE OF {', '.join(columns)}", again.format(row="new")),
-        "deleted": ("DELETE", again.format(row="old")),
-    }
     # AUTOINCREMENT remembers the highest number also when the newest change is replaced.
     database.execute(f"CREATE TABLE {feed} (seq INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER NOT NULL UNIQUE)")
     database.execute(f"INSERT INTO {feed} SELECT {_NOW} + row_number() OVER (ORDER BY id), id FROM {table}")  # noqa: S608 - names of ours
-    for name, (event, body) in events.items():
-        database.execute(f"CREATE TRIGGER {feed}_{name} AFTER {event} ON {table} BEGIN {body} END")
+    _make_triggers(database, table, columns)
+
+
+def follow_values(database: _Executes, table: str, columns: Sequence[str]) -> None:
+    """Replace the triggers of a feed made before updates of equal values were left out. For a migration."""
+    for name in ("inserted", "updated", "deleted"):
+        database.execute(f"DROP TRIGGER {feed_of(table)}_{name}")
+    _make_triggers(database, table, columns)
+
+
+def _make_triggers(database: _Executes, table: str, columns: Sequence[str]) -> None:
+    feed = feed_of(table)
+    another = " OR ".join(f"old.{column} IS NOT new.{column}" for column in columns)
+    events = {
+        "inserted": ("INSERT", "", "new"),
+        "updated": (f"UPDATE OF {', '.join(columns)}", f"WHEN {another}", "new"),
+        "deleted": ("DELETE", "", "old"),
+    }
+    for name, (event, condition, row) in events.items():
+        body = "; ".join(_statements(feed, f"SELECT {row}.id AS id"))
+        database.execute(f"CREATE TRIGGER {feed}_{name} AFTER {event} ON {table} {condition} BEGIN {body}; END")
+
+
+def touch_statements(table: str, where: str) -> tuple[str, str]:
+    """The SQL that puts the rows of `table` for which `where` holds at the end of its feed, as if they had changed.
+
+    For what changes a document from another table: a trigger there (`where` may name `new` and `old`), or code that
+    executes both within one transaction.
+    """
+    return _statements(feed_of(table), f"SELECT id FROM {table} WHERE {where}")  # noqa: S608 - names of ours
+
+
+def _statements(feed: str, ids: str) -> tuple[str, str]:
+    # Above the highest that is there, and above the highest there ever was, which is noted at the end of a statement.
+    ever = f"SELECT max(seq) FROM sqlite_sequence WHERE name = '{feed}'"  # noqa: S608 - names of ours
+    last = f"max({_NOW} - 1, coalesce((SELECT max(seq) FROM {feed}), 0), coalesce(({ever}), 0))"  # noqa: S608
+    # They delete and insert: `INSERT OR REPLACE` in a trigger obeys the statement that fired it.
+    return (
+        f"DELETE FROM {feed} WHERE id IN ({ids})",  # noqa: S608
+        f"INSERT INTO {feed} (seq, id) SELECT {last} + row_number() OVER (ORDER BY id), id FROM ({ids})",  # noqa: S608
+    )
 
 
 def feed_of(table: str) -> str:

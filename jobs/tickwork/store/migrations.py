@@ -8,6 +8,9 @@ from importlib import import_module
 from tickwork.contract.database import transaction
 from tickwork.contract.outcomes import OperatorError
 
+FACTS = "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+"""The table that every store has, whatever its own schema: there before the first migration, which may use it."""
+
 
 def migrate(connection: sqlite3.Connection, schema: str, version: int) -> None:
     """Apply what is pending of the module `schema`'s `migrations`, all or nothing; `version` is how many there are.
@@ -23,5 +26,6 @@ def migrate(connection: sqlite3.Connection, schema: str, version: int) -> None:
     from sqlite_utils import Database
 
     with transaction(connection, schema):
+        connection.execute(FACTS)
         import_module(schema).migrations.apply(Database(connection))
         connection.execute(f"PRAGMA user_version = {version}")

@@ -35,8 +35,10 @@ class FetchPool(Generic[T]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # In this order, so that no thread that is free now begins what is still to be made.
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._stop.request("the pass is over")
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True)
 
     def start(self, call: Callable[[], T]) -> None:
         """Have a thread make this call."""

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from tickwork.contract.outcomes import OperatorError
+from tickwork.upstream.hosts import UNKNOWN, HostKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Shard:
 
     number: int = 1
     count: int = 1
-    _known: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[HostKey, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Shard:
@@ -29,14 +30,14 @@ class Shard:
                 return cls(number, count)
         raise OperatorError(f"a shard is written like 2/8 (the second of eight), not {text!r}")
 
-    def owns(self, host: str) -> bool:
-        """Whether a server is this part's; one that is not known yet (empty) is everybody's."""
-        if self.count == 1 or not host:
+    def owns(self, host: HostKey) -> bool:
+        """Whether a server is this part's; one that is not known yet is everybody's."""
+        if self.count == 1 or host == UNKNOWN:
             return True
         if host not in self._known:
             self._known[host] = max(range(1, self.count + 1), key=lambda part: _weight(host, part)) == self.number
         return self._known[host]
 
 
-def _weight(host: str, part: int) -> bytes:
+def _weight(host: HostKey, part: int) -> bytes:
     return hashlib.sha256(f"{part}|{host}".encode()).digest()

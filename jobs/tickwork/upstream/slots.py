@@ -19,9 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tickwork.contract import times
 from tickwork.contract.database import connect
 from tickwork.contract.outcomes import Held, OperatorError
 from tickwork.contract.processes import boot_id, is_running, started_at
+from tickwork.upstream.backoff import backoff
+from tickwork.upstream.hosts import DEFAULT_PORTS, HostKey, InvalidHostError, host_key
 from tickwork.upstream.policy import DAY_SECONDS, MAX_HOLD_SECONDS, Policy
 
 KEEP_TRAFFIC_DAYS = 90
@@ -130,11 +133,11 @@ class Slots:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def claim(self, host: str, policy: Policy, deadline_seconds: float) -> Flight | float:
+    def claim(self, host: HostKey, policy: Policy, deadline_seconds: float) -> Flight | float:
         """Take a slot for one request to `host`, or give the seconds after which to ask again.
 
-        `host` is lower-case `hostname:port` without a default port. The lease ends with `settle`, with the process, or
-        after `deadline_seconds`. Raises Held while the host is on hold. Nothing may be sent unless a Flight came back.
+        The lease ends with `settle`, with the process, or after `deadline_seconds`. Raises Held while the host is on
+        hold. Nothing may be sent unless a Flight came back.
         """
         with self._writing("no request was sent") as db:
             now = self._clock()
@@ -172,8 +175,7 @@ class Slots:
             strikes = int(row["strikes"])
             until = hold_until.timestamp() if hold_until else None
             if status in STRIKES and until is None:
-                base, cap = STRIKES[status]
-                until = now + min(base * 2.0 ** min(strikes, 32), cap)
+                until = now + backoff(strikes, *STRIKES[status])
                 strikes += 1
             elif 0 < status < 400:
                 strikes = 0
@@ -192,9 +194,9 @@ class Slots:
                 return None
             return self._place(db, row, now, until, why or f"answered {status}", flight.policy.max_hold_seconds)
 
-    def hold(self, host: str, until: dt.datetime, why: str, *, max_hold_seconds: float = MAX_HOLD_SECONDS) -> Held:
+    def hold(self, host: HostKey, until: dt.datetime, why: str, *, max_hold_seconds: float = MAX_HOLD_SECONDS) -> Held:
         """Keep everybody from calling `host` before `until`; a longer hold in force stays. Gives the hold in force."""
-        with self._writing(f"the hold on {host} until {until:%Y-%m-%dT%H:%M:%SZ} was not recorded") as db:
+        with self._writing(f"the hold on {host} until {times.show(until)} was not recorded") as db:
             now = self._clock()
             self._count(db, host, now, holds=1)
             return self._place(db, self._host(db, host), now, until.timestamp(), why, max_hold_seconds)
@@ -204,32 +206,45 @@ class Slots:
         with self._reading() as db:
             rows = db.execute("SELECT * FROM hosts WHERE hold_until > ? ORDER BY host", (self._clock(),)).fetchall()
         return [
-            Hold(row["host"], _utc(row["hold_until"]), _utc(row["hold_since"]), row["hold_why"], row["strikes"])
+            Hold(
+                row["host"],
+                times.of_unix(row["hold_until"]),
+                times.of_unix(row["hold_since"]),
+                row["hold_why"],
+                row["strikes"],
+            )
             for row in rows
         ]
 
-    def clear(self, host: str, who: str, why: str) -> None:
+    def clear(self, host: str, who: str, why: str) -> HostKey:
         """Lift the hold on `host` and forget its strikes, on the word of `who`, which is kept in the audit table.
 
-        Raises OperatorError when `why` is empty or no hold is in force.
+        `host` is a key, or any other spelling of the server, a URL too; gives the key. Raises OperatorError when `why`
+        is empty or no hold is in force.
         """
         if not why.strip():
             raise OperatorError(f'a hold is only cleared with a reason: tickwork holds clear {host} --why "..."')
-        host = host.strip().lower()
+        try:
+            # As `tickwork holds` shows it, or with the port that its scheme takes for granted.
+            keys = [host_key(host.strip(), scheme) for scheme in ("", *DEFAULT_PORTS)]
+        except InvalidHostError as error:
+            raise OperatorError(f"{host!r} does not name a server: {error}. See tickwork holds") from error
         with self._writing(f"the hold on {host} stays") as db:
             now = self._clock()
-            cleared = db.execute(
-                "UPDATE hosts SET hold_until = NULL, hold_why = NULL, hold_since = NULL, strikes = 0"
-                " WHERE host = ? AND hold_until > ?",
-                (host, now),
-            )
-            if not cleared.rowcount:
-                raise OperatorError(f"no hold is in force on {host}: see tickwork holds")
-            db.execute("INSERT INTO audit VALUES (?, ?, 'clear', ?, ?)", (now, host, who, why.strip()))
+            for key in keys:
+                cleared = db.execute(
+                    "UPDATE hosts SET hold_until = NULL, hold_why = NULL, hold_since = NULL, strikes = 0"
+                    " WHERE host = ? AND hold_until > ?",
+                    (key, now),
+                )
+                if cleared.rowcount:
+                    db.execute("INSERT INTO audit VALUES (?, ?, 'clear', ?, ?)", (now, key, who, why.strip()))
+                    return key
+        raise OperatorError(f"no hold is in force on {keys[0]}: see tickwork holds")
 
     def report(self, days: int) -> list[Traffic]:
         """Traffic of the last `days` UTC days (1 is today), newest day first, then by host."""
-        since = dt.date.fromisoformat(_day(self._clock())) - dt.timedelta(days=days - 1)
+        since = times.add(times.of_unix(self._clock()), -(days - 1) * times.DAY).date()
         with self._reading() as db:
             rows = db.execute(
                 "SELECT host, day, requests, bytes, answers_429, answers_503, faults, holds FROM traffic"
@@ -253,7 +268,7 @@ class Slots:
             # Only a clock that was set back can bring this about; a hold of years would be a silent halt.
             until = now + max_hold_seconds
             db.execute("UPDATE hosts SET hold_until = ? WHERE host = ?", (until, row["host"]))
-        return Held(row["host"], _utc(until), row["hold_why"])
+        return Held(row["host"], times.of_unix(until), row["hold_why"])
 
     def _wait(self, db: sqlite3.Connection, row: sqlite3.Row, policy: Policy, now: float) -> float:
         """Seconds until a slot may be free; 0 when one is."""
@@ -298,7 +313,7 @@ class Slots:
             "UPDATE hosts SET hold_until = ?, hold_why = ?, hold_since = ? WHERE host = ?",
             (until, why, since, row["host"]),
         )
-        return Held(row["host"], _utc(until), why)
+        return Held(row["host"], times.of_unix(until), why)
 
     def _count(self, db: sqlite3.Connection, host: str, now: float, **counts: int) -> None:
         day = _day(now)
@@ -324,7 +339,7 @@ class Slots:
                 for statement in _SCHEMA.split(";\n"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {_VERSION}")
-            kept = dt.date.fromisoformat(_day(self._clock())) - dt.timedelta(days=KEEP_TRAFFIC_DAYS)
+            kept = times.add(times.of_unix(self._clock()), -KEEP_TRAFFIC_DAYS * times.DAY).date()
             db.execute("DELETE FROM traffic WHERE day < ?", (kept.isoformat(),))
 
     @contextmanager
@@ -357,12 +372,8 @@ class Slots:
                     self._connection.execute("ROLLBACK")
 
 
-def _utc(seconds: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC)
-
-
 def _day(seconds: float) -> str:
-    return _utc(seconds).date().isoformat()
+    return times.of_unix(seconds).date().isoformat()
 
 
 def _alive(lease: sqlite3.Row) -> bool:

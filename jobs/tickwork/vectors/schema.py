@@ -20,6 +20,5 @@ def m001_vectors(db: Database) -> None:
         )""",
         "CREATE INDEX vectors_model ON vectors (model)",
         "CREATE INDEX vectors_faults ON vectors (id) WHERE fault != ''",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ):
         db.execute(statement)

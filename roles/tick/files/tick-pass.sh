@@ -63,6 +63,23 @@ tick_end() {
   tick_leave "$code" "$outcome" "$reason"
 }
 
+# _tick_under_way BUSY: of a job that continues. While its own pass is under way a tick has nothing to do, and ends
+# without a word, a count or a metric.
+_tick_under_way() {
+  local fd own=job.$TICK_JOB
+  if [ "$1" != "$own" ]; then
+    # A shared lock is busy: by its own pass, or by another job's?
+    { exec {fd}<"$TICK_LOCK_DIR/$own"; } 2>/dev/null || tick_cannot "cannot open the lock $TICK_LOCK_DIR/$own" 66
+    if flock -n -E 75 "$fd"; then
+      exec {fd}<&-
+      return 0
+    fi
+  fi
+  [ -n "${TICK_FOREGROUND:-}" ] || _tick_exit 0
+  printf 'tickwork: %s busy: its pass is under way\n' "$TICK_JOB" >&2
+  _tick_exit 75
+}
+
 # No reserve means a new job, or an operator who removed .halted: start the counters afresh, and run only if all fits.
 _tick_rearmed() {
   local fresh=$TICK_DIR/.reserve.$$ # another tick of this job may be at it too

@@ -56,6 +56,7 @@ tick_lock() {
     fi
     # Holding one lock while waiting for another is how two jobs stop each other for good: let all go first.
     _tick_release
+    [ "$TICK_CONTINUES" -eq 0 ] || _tick_rarely _tick_under_way "$busy"
     left=$((deadline - EPOCHSECONDS))
     [ "$left" -gt 0 ] || _tick_skip "the lock $busy is busy"
     _tick_rarely : # now: while it waits, an upgrade may replace the files
@@ -151,7 +152,8 @@ _tick_skip() { # REASON: the lock is busy; costs no Python
   _tick_read .tally failures idle progress
   _tick_skips=$((_tick_skips + 1)) _tick_row=$((_tick_row + 1))
   _tick_write .skips "$_tick_skips" "$_tick_row" 0
-  if _tick_stalled "$_tick_row" "$progress"; then
+  # A pass that is under way, of this job or by hand, brings .progress up to date.
+  if [ ! "$TICK_DIR/.progress" -nt "$TICK_DIR/.tally" ] && _tick_stalled "$_tick_row" "$progress"; then
     _tick_rarely _tick_halt "skipped $_tick_row times in a row, no progress for $(((EPOCHSECONDS - progress) / 86400)) days: $1"
     _tick_announce
     tick_leave 4 halted "$1"

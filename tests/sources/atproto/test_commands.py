@@ -15,7 +15,7 @@ from tests.upstreams.pds import Network
 
 RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(3)}
 DID, NOBODY = "did:plc:" + "a" * 24, "did:plc:" + "b" * 24
-NOTHING = "nothing is stored yet; begin with: tickwork atproto add DID, or tickwork atproto discover"
+NOTHING = "nothing is stored yet; run: tickwork atproto add DID, or tickwork atproto discover"
 
 
 @pytest.fixture
@@ -39,7 +39,6 @@ def one_line(said: Said, message: str, code: int = 2) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("stats", NOTHING),
         ("events", NOTHING),
         ("repos", NOTHING),
         (f"repo {DID}", NOTHING),
@@ -107,6 +106,18 @@ def test_accounts_are_added_by_name_and_from_files_once(tmp_path: Path) -> None:
     assert archive.good("add", DID, DID) == "1 added, 0 known already\n"
     assert archive.good("add", DID, "--file", str(file)) == "1 added, 1 known already\n"
     assert archive.statuses() == {"pending": 2}
+
+
+def test_the_directories_and_networks_given_for_an_account_are_shown_one_by_one(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    directories, networks = ["https://plc.example.org", "https://plc.example.net"], ["10.0.0.0/8"]
+    given = [word for url in directories for word in ("--plc-url", url)]
+    archive.good("add", DID, *given, "--allow-private", networks[0])
+    archive.good("add", NOBODY)
+    shown = {did: json.loads(archive.good("repo", did, "--json")) for did in (DID, NOBODY)}
+    assert [(shown[did]["plc"], shown[did]["allow"]) for did in (DID, NOBODY)] == [(directories, networks), ([], [])]
+    assert f"plc            {' '.join(directories)}\n" in archive.good("repo", DID)
+    assert "plc" not in archive.good("repo", NOBODY).replace("did:plc", "")
 
 
 def test_of_a_file_with_something_odd_in_it_nothing_is_added(tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_a_bounded_pass_goes_on_where_the_last_one_ended(archive: Archive, netwo
     assert found(archive) == set(network.accounts)
     assert len(set(pages(network))) == len(pages(network)) == 4
     (row,) = archive.rows("SELECT * FROM lists")
-    assert (row["name"], row["pages"], row["repositories"], row["cursor"]) == (network.relay_url, 4, 10, "")
+    assert (row["origin"], row["collection"]) == (network.relay_url, "")
+    assert (row["pages"], row["repositories"], row["cursor"]) == (4, 10, "")
 
 
 def test_a_pass_that_was_killed_costs_one_page(archive: Archive, network: Network) -> None:

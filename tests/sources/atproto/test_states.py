@@ -5,14 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
 from tests.upstreams.pds_accounts import FakeAccount
-from tickwork.sources.atproto.queue import backoff
-from tickwork.sources.atproto.settings import AtprotoSettings
 
 DAYS = 86_400.0
 NOBODY = "did:plc:" + "a" * 24
@@ -188,21 +184,6 @@ def test_an_error_that_follows_another_waits_twice_as_long_up_to_the_cap(
     archive.drain()
     row = archive.repo(account.did)
     assert (row["status"], row["attempts"], row["last_error"], row["next_retry"]) == ("synced", 0, "", None)
-
-
-@given(st.integers(0, 10_000), st.floats(0.1, 1000), st.floats(0.1, 100_000))
-def test_a_wait_is_the_first_doubled_up_to_the_cap_and_a_tenth_more_or_less(n: int, first: float, cap: float) -> None:
-    settings = AtprotoSettings(retry_seconds=first, retry_cap_seconds=cap)
-    middle = min(first * 2**n, cap) if n < 64 else cap
-    assert 0.8999 * middle <= backoff(n, settings) <= 1.1001 * middle
-
-
-def test_waits_at_the_cap_do_not_march_in_step() -> None:
-    waited = {backoff(n, AtprotoSettings()) for n in (6, 7, 50) for _ in range(50)}
-    assert len(waited) == 150
-    assert 3240 <= min(waited) < 3400
-    assert 3800 < max(waited) <= 3960
-    assert 54 <= backoff(0, AtprotoSettings()) <= 66
 
 
 def parked(archive: Archive, network: Network, account: FakeAccount, attempts: int = 3) -> None:

@@ -11,8 +11,8 @@ import pytest
 from tests.kits.patience import until
 from tests.kits.repos import Archive
 from tests.upstreams.pds import Network
+from tickwork.sources.atproto.errors import Fault
 from tickwork.sources.atproto.repo.identity import Identity
-from tickwork.sources.atproto.xrpc_client import Fault
 from tickwork.sources.atproto.xrpc_client import XrpcClient as Asked
 
 RECORDS = {f"app.bsky.feed.post/{n}": {"text": f"number {n}"} for n in range(3)}

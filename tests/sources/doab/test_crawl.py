@@ -9,12 +9,14 @@ import pytest
 
 from tickwork.contract.outcomes import Halt
 from tickwork.sources.doab.crawl import MAX_EMPTY_PAGES, MAX_RESTARTS, Plan, crawl
-from tickwork.sources.doab.crawl_state import CrawlState
-from tickwork.sources.doab.response import Identity, OaiError, Page, Record, Token
+from tickwork.sources.doab.crawl_state import CrawlState, Origin
+from tickwork.sources.doab.errors import OaiError
+from tickwork.sources.doab.response import Identity, Page, Record, Token
 from tickwork.sources.doab.settings import DoabSettings
 from tickwork.sources.doab.store import DoabStore
 
 NOW = "2026-10-05T12:00:00Z"
+ORIGIN = Origin(base_url="http://example.org/oai", prefix="oai_dc", set="")
 
 
 class Script:
@@ -47,7 +49,7 @@ def store(tmp_path: Path) -> Iterator[DoabStore]:
 def read(store: DoabStore, script: Script) -> list[str]:
     """Read the list to its end; gives the warnings."""
     warnings: list[str] = []
-    plan = Plan("ListIdentifiers", "origin", lambda identity: (identity.earliest, NOW), 5000, 0.02)
+    plan = Plan("ListIdentifiers", ORIGIN, lambda identity: (identity.earliest, NOW), 5000, 0.02)
     for _ in crawl(store, script, plan, lambda records: None, warnings.append):  # type: ignore[arg-type]
         assert len(script.asked) < 200, "it never ends"
     return warnings
@@ -55,6 +57,34 @@ def read(store: DoabStore, script: Script) -> list[str]:
 
 def seen(store: DoabStore) -> set[str]:
     return {identifier[-1] for identifier, _ in CrawlState(store.connection, "ListIdentifiers").seen(deleted=False)}
+
+
+class Timely(Script):
+    """Its clock shows `now`, and every token lives until `expires`."""
+
+    now, expires = NOW, ""
+
+    def page(self, verb: str, first: str, last: str, token: str) -> tuple[Page, int]:
+        page, size = super().page(verb, first, last, token)
+        following = Token(page.token.value, self.expires) if page.token else None
+        return Page(self.now, page.records, following, self.size), size
+
+
+@pytest.mark.parametrize(
+    ("now", "expires"),
+    [
+        ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),  # a life that ends beyond the years there are
+        (NOW, "9999-12-31T23:59:59-14:00"),
+        (NOW, "0001-01-01T00:00:00+14:00"),
+        (NOW, "never"),
+    ],
+)
+def test_a_token_with_an_absurd_end_is_used_like_any_other(store: DoabStore, now: str, expires: str) -> None:
+    script = Timely({"": ("abc", "t1"), "t1": ("de", "")}, 5)
+    script.now, script.expires = now, expires
+    assert read(store, script) == []
+    assert script.asked == ["", "t1"]
+    assert seen(store) == set("abcde")
 
 
 def test_a_list_in_good_order_is_read_once(store: DoabStore) -> None:

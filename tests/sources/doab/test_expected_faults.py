@@ -75,12 +75,12 @@ def test_an_export_that_cannot_be_written_leaves_nothing_behind(site: Site, tmp_
     assert "missing" in one_line(site.run("export", "--output", str(tmp_path / "missing" / "out.jsonl")))
     assert "is a folder" in one_line(site.run("export", "--output", str(folder)))
     assert "Is a directory" in one_line(_with_folder_in_the_way(site, tmp_path))
-    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "out.new"])
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "out.partial"])
     assert not list(folder.iterdir())
 
 
 def _with_folder_in_the_way(site: Site, tmp_path: Path) -> Said:
-    (tmp_path / "out.new").mkdir()
+    (tmp_path / "out.partial").mkdir()
     return site.run("export", "--output", str(tmp_path / "out"))
 
 

@@ -60,6 +60,13 @@ def test_an_interrupted_harvest_goes_on_by_its_token_also_in_a_pass_without_boun
     assert site.stamps() == stored_by(oai)
 
 
+def test_a_window_longer_than_all_of_time_reaches_back_to_its_beginning(tmp_path: Path, oai: FakeOai) -> None:
+    site = Site(tmp_path, oai, window_days=10**9, window_items=10**6)
+    assert site.run("harvest").code == DRAINED
+    assert lists(oai)[0]["from"] == "0001-01-01T00:00:00Z"
+    assert site.stamps() == stored_by(oai)
+
+
 def test_until_is_fixed_when_the_harvest_begins(site: Site, oai: FakeOai, clock: Clock) -> None:
     assert site.run("harvest", "--from", "2000-01-01", "--limit", "25").code == MORE
     clock.move(hours=1)
@@ -236,6 +243,20 @@ def test_a_server_that_counts_in_days_is_asked_in_days(tmp_path: Path, clock: Cl
         assert lists(oai)[-1]["from"] == "2026-10-03"
         assert site.stamps() == stored_by(oai)
         well_mannered(oai)
+
+
+def test_a_set_with_a_blank_in_its_name_has_a_cursor_like_any_other(tmp_path: Path, clock: Clock) -> None:
+    books = [replace(book, sets=("open books",)) if n % 2 else book for n, book in enumerate(BOOKS)]
+    with FakeOai(books, page_size=25, clock=clock) as oai:
+        site = Site(tmp_path, oai, set="open books")
+        assert site.run("harvest", "--from", "2000-01-01", "--limit", "20").code == MORE
+        assert site.run("harvest").code == DRAINED
+        assert len(site.stamps()) == len(books) // 2
+        assert site.cursor() == "2026-10-04T12:00:00Z"
+        clock.move(days=30)
+        assert site.run("harvest").code == DRAINED
+        assert lists(oai)[-1]["from"] == "2026-10-04T12:00:00Z"
+        assert site.cursor() == "2026-11-03T12:00:00Z"
 
 
 def test_only_the_set_that_is_asked_for_is_harvested(tmp_path: Path, clock: Clock) -> None:

@@ -33,9 +33,10 @@ def own_worklist(site: Site) -> list[tuple[object, ...]]:
 
 
 def cursors(site: Site) -> dict[str, str]:
+    """The cursors by server, prefix and set, with a blank between them."""
     with site.db() as db:
         rows = db.execute("SELECT name, value FROM facts WHERE name LIKE 'harvest cursor of %'").fetchall()
-    return {name.removeprefix("harvest cursor of "): value for name, value in rows}
+    return {" ".join(json.loads(name.removeprefix("harvest cursor of "))): value for name, value in rows}
 
 
 # Given lists and our own

@@ -173,7 +173,7 @@ def test_an_export_as_csv_gives_back_what_is_stored(site: Site, tmp_path: Path) 
 def test_an_export_of_nothing_says_what_to_do(oai: FakeOai, tmp_path: Path) -> None:
     done = Site(tmp_path / "empty", oai).run("export")
     assert done.code == 2
-    assert "harvest first" in done.err
+    assert "nothing is stored yet; run: tickwork doab harvest" in done.err
 
 
 def test_the_figures_count_records_and_the_worklist(site: Site, tmp_path: Path) -> None:

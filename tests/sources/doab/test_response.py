@@ -12,7 +12,7 @@ from tests.kits.doab import Clock
 from tests.upstreams.books import generated_books
 from tests.upstreams.oai import FakeOai
 from tests.upstreams.oai_client import LIST, fetch
-from tickwork.sources.doab import response
+from tickwork.sources.doab import errors, response
 
 URL = "http://example.org/oai"
 OPENING = '<?xml version="1.0" encoding="UTF-8"?><OAI-PMH xmlns="http://www.openarchives.org/OAI/2.0/">'
@@ -42,11 +42,25 @@ def test_a_page_is_read_with_its_token_and_the_lists_size(real_list: bytes) -> N
     assert page.response_date == "2026-10-05T12:00:00Z"
 
 
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ("2026-10-05T14:00:00+02:00", "2026-10-05T12:00:00Z"),
+        ("0044-03-15T12:00:00Z", "0044-03-15T12:00:00Z"),
+        ("9999-12-31T23:59:59.9Z", "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_the_servers_clock_is_read_to_the_second_in_utc(told: str, read: str) -> None:
+    date = f"<responseDate>{told}</responseDate>"
+    page = response.page(document(f"<ListRecords><record>{HEADER}</record></ListRecords>", date), "ListRecords", URL)
+    assert page.response_date == read
+
+
 def test_no_beginning_of_a_page_is_taken_for_a_page(real_list: bytes) -> None:
     for cut in range(0, len(real_list), 331):
-        with pytest.raises(response.Unreadable):
+        with pytest.raises(errors.Unreadable):
             response.page(real_list[:cut], "ListRecords", URL)
-    with pytest.raises(response.Unreadable):
+    with pytest.raises(errors.Unreadable):
         response.page(real_list[:-1], "ListRecords", URL)
 
 
@@ -63,10 +77,11 @@ def test_no_beginning_of_a_page_is_taken_for_a_page(real_list: bytes) -> None:
         (document("<ListIdentifiers/>"), "without a ListRecords"),
         (document("<ListRecords/>", date=""), "responseDate"),
         (document("<ListRecords/>", date="<responseDate>now</responseDate>"), "responseDate"),
+        (document("<ListRecords/>", date="<responseDate>0001-01-01T00:00:00+14:00</responseDate>"), "responseDate"),
     ],
 )
 def test_what_is_no_whole_list_is_refused(body: bytes, told: str) -> None:
-    with pytest.raises(response.Unreadable, match=told):
+    with pytest.raises(errors.Unreadable, match=told):
         response.page(body, "ListRecords", URL)
 
 
@@ -82,7 +97,7 @@ def test_a_record_without_identifier_or_datestamp_is_counted_and_does_not_lose_t
     page = response.page(listing(f"{broken}<record>{HEADER}</record>"), "ListRecords", URL)
     assert [record.identifier for record in page.records] == ["oai:x:1"]
     assert page.broken == 1
-    with pytest.raises(response.Unreadable, match="without identifier or datestamp"):
+    with pytest.raises(errors.Unreadable, match="without identifier or datestamp"):
         response.record(document(f"<GetRecord>{broken}</GetRecord>"), URL)
 
 
@@ -94,7 +109,7 @@ def test_fractions_of_a_second_are_cut_off() -> None:
 
 def test_an_error_is_told_by_its_code_before_anything_else() -> None:
     body = document('<error code="noRecordsMatch">  None\n here </error><ListRecords/>')
-    with pytest.raises(response.OaiError, match="noRecordsMatch: None here") as told:
+    with pytest.raises(errors.OaiError, match="noRecordsMatch: None here") as told:
         response.page(body, "ListRecords", URL)
     assert told.value.code == "noRecordsMatch"
 
@@ -147,7 +162,7 @@ def test_illegal_characters_are_removed_and_nothing_else(real_list: bytes, junk:
 
 def test_broken_xml_is_not_recovered_by_the_repair(real_list: bytes) -> None:
     for spoilt in (real_list.replace(b"</OAI-PMH>", b"</OAI-PHM>"), real_list.replace(b"</record>", b"\x0b", 1)):
-        with pytest.raises(response.Unreadable):
+        with pytest.raises(errors.Unreadable):
             response.page(spoilt, "ListRecords", URL)
 
 
@@ -161,7 +176,7 @@ def test_entities_are_refused_wherever_they_stand(padding: str, place: str) -> N
     root = "<OAI-PMH xmlns='http://www.openarchives.org/OAI/2.0/'"
     inside = f"{root}>&l9;</OAI-PMH>" if place == "text" else f"{root} a='&l9;'/>"
     for encoding in ("utf-8", "utf-16"):
-        with pytest.raises(response.Unreadable):
+        with pytest.raises(errors.Unreadable):
             response.parse(f"{padding}{BOMB}{inside}".encode(encoding), URL)
 
 
@@ -170,19 +185,19 @@ def test_a_file_named_by_an_entity_is_not_read() -> None:
         '<!DOCTYPE OAI-PMH [<!ENTITY f SYSTEM "file:///etc/passwd">]>'
         f'<OAI-PMH xmlns="http://www.openarchives.org/OAI/2.0/">{DATE}<error code="x">&f;</error></OAI-PMH>'
     )
-    with pytest.raises(response.Unreadable):
+    with pytest.raises(errors.Unreadable):
         response.parse(f"<!-- {'x' * 10_000} -->{body}".encode(), URL)
 
 
 def test_memory_stays_bounded_for_a_bomb_of_entities() -> None:
     """In a process of its own that may have 512 MiB: an expansion of gigabytes would end it."""
     program = (
-        "import sys; from tickwork.sources.doab import response\n"
+        "import sys; from tickwork.sources.doab import errors, response\n"
         "from tests.sources.doab.test_response import BOMB, URL\n"
         "root = \"<OAI-PMH xmlns='http://www.openarchives.org/OAI/2.0/'\"\n"
         "for inside in (root + '>&l9;</OAI-PMH>', root + \" a='&l9;'/>\"):\n"
         "    try: response.parse((f\"<!-- {'x' * 10000} -->\" + BOMB + inside).encode(), URL)\n"
-        "    except response.Unreadable: pass\n"
+        "    except errors.Unreadable: pass\n"
         "    else: sys.exit('taken')\n"
     )
     limit = 512 * 2**20

@@ -15,8 +15,8 @@ import pytest
 import zstandard
 
 from tickwork.contract.outcomes import OperatorError
-from tickwork.upstream.http.body import Body, TooLarge, Undecodable
-from tickwork.upstream.http.content_encoding import Incomplete
+from tickwork.upstream.http.body import Body
+from tickwork.upstream.http.errors import Incomplete, TooLarge, Undecodable
 
 zipped = functools.partial(gzip.compress, mtime=0)  # so that a test has the same name whenever it is collected
 zstd = zstandard.ZstdCompressor().compress

@@ -11,7 +11,8 @@ import pytest
 from tests.kits.patience import PATIENCE_SECONDS
 from tickwork.contract.outcomes import Interrupted
 from tickwork.contract.stop import Stop
-from tickwork.upstream.http.guard import Guard, UnsafeUrl, is_public, shown
+from tickwork.upstream.http.errors import UnsafeUrl, shown
+from tickwork.upstream.http.guard import Guard, is_public
 
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 

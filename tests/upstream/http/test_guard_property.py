@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tickwork.contract.stop import Stop
-from tickwork.upstream.http.guard import Guard, UnsafeUrl, is_public
+from tickwork.upstream.http.errors import UnsafeUrl
+from tickwork.upstream.http.guard import Guard, is_public
 
 NOT_GLOBAL = [
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.2.0/24",

@@ -13,8 +13,9 @@ import pytest
 from tests.upstreams.plain import Plain, answer
 from tickwork.contract.outcomes import Transient
 from tickwork.contract.stop import Stop
+from tickwork.upstream.http.errors import UnsafeUrl
 from tickwork.upstream.http.guard import Guard
-from tickwork.upstream.http.session import UnsafeUrl, Upstream
+from tickwork.upstream.http.session import Upstream
 from tickwork.upstream.policy import Policy
 from tickwork.upstream.slots import Slots
 

@@ -16,8 +16,9 @@ import pytest
 from tests.upstreams.plain import Handler, Plain, answer, raw
 from tickwork.contract.outcomes import Held, Interrupted, OperatorError, Transient
 from tickwork.contract.stop import Stop
+from tickwork.upstream.http.errors import Forbidden, ServerFault, TooLarge, UnexpectedStatus, UnsafeUrl
 from tickwork.upstream.http.guard import Guard
-from tickwork.upstream.http.session import Forbidden, ServerFault, TooLarge, UnexpectedStatus, UnsafeUrl, Upstream
+from tickwork.upstream.http.session import Upstream
 from tickwork.upstream.policy import Policy
 from tickwork.upstream.slots import Slots
 

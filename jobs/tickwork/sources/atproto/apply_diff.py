@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tickwork.contract.stop import Stop
 from tickwork.sources.atproto import searchable_text
+from tickwork.sources.atproto.errors import Unwanted
 from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.repo.identifiers import cid_bytes, cid_text
 from tickwork.sources.atproto.repo.repository import Change, Record, Repository, diff
@@ -17,10 +18,6 @@ from tickwork.sources.atproto.store import AtprotoStore
 
 _CHANGES_AT_ONCE = 1000
 """Changes that are written together, and after which the stop is looked at."""
-
-
-class Unwanted(Exception):  # noqa: N818 - says what it is
-    """The repository has no record that makes it count."""
 
 
 @dataclass(slots=True)

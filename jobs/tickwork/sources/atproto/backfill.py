@@ -5,21 +5,31 @@ Threads fetch; this generator commits, one repository at a time. What was fetche
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.stop import Stop
 from tickwork.contract.units import Unit
 from tickwork.sources.atproto import events
-from tickwork.sources.atproto.apply_diff import Unwanted, keep
+from tickwork.sources.atproto.apply_diff import keep
+from tickwork.sources.atproto.errors import (
+    DirectoryDown,
+    DirectoryHeld,
+    Fault,
+    Gone,
+    Kind,
+    Removed,
+    Unresolved,
+    Unwanted,
+)
 from tickwork.sources.atproto.filter import Filter
-from tickwork.sources.atproto.queue import Claim, Kind, Queue, Removed
+from tickwork.sources.atproto.queue import Claim, Queue
 from tickwork.sources.atproto.repo import repository
 from tickwork.sources.atproto.repo.car import Caps
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
@@ -28,17 +38,10 @@ from tickwork.sources.atproto.repo.identity import Identity
 from tickwork.sources.atproto.repo.repository import Repository
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import AtprotoStore
-from tickwork.sources.atproto.xrpc_client import (
-    DirectoryDown,
-    DirectoryHeld,
-    Fault,
-    Gone,
-    Unresolved,
-    XrpcClient,
-    host_of,
-)
+from tickwork.sources.atproto.xrpc_client import XrpcClient
 from tickwork.upstream.fetch_pool import FetchPool
 from tickwork.upstream.host_turns import HostTurns
+from tickwork.upstream.hosts import UNKNOWN, HostKey
 
 CLAIM_UNTIL = 0.9
 """Share of the pass's time after which nothing more is begun: what is under way then can still be stored."""
@@ -54,7 +57,6 @@ class Located:
     """The account is at another server than was thought; nothing was asked of that one."""
 
     identity: Identity
-    host: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +174,8 @@ class Backfill:
     def _ask(self, claim: Claim, network: XrpcClient, identity: Identity | None) -> Outcome:
         if identity is None:
             identity = network.resolve(claim.did)
-            host = host_of(identity.pds or "")
-            if host != claim.host:
-                return Located(identity, host)
+            if identity.host != claim.host:
+                return Located(identity)
         if claim.rev and claim.filter == self._wanted.fingerprint and network.newest_rev(identity) == claim.rev:
             return Unchanged(identity)
         path = self._spool / f"{claim.id}.car"
@@ -216,18 +217,18 @@ class Backfill:
 
     def _located(self, claim: Claim, located: Located) -> _Settled:
         identity = located.identity
-        if not located.host:
+        if identity.host == UNKNOWN:
             return self._failed(claim, "generic", f"the document of {claim.did} names no server")
         with self._store.transaction():
-            self._queue.located(claim, identity, located.host)
+            self._queue.located(claim, identity)
         if len(self._documents) < MAX_DOCUMENTS:
             self._documents[claim.id] = (time.monotonic(), identity)
-        self._turns.expect(located.host)
-        return _Settled(f"is at {located.host}", left=False, items=0)
+        self._turns.expect(identity.host)
+        return _Settled(f"is at {identity.host}", left=False, items=0)
 
     def _held(self, claim: Claim, held: Held) -> _Settled:
         until = held.until.timestamp()
-        self._turns.rest(held.host, until)
+        self._turns.rest(HostKey(held.host), until)
         if not held.answered and held.host == claim.host:
             return _Settled("was not asked for", left=False, items=0)
         # Its own request was refused, or it needs a host that others do not: they are not to wait with it.
@@ -287,7 +288,7 @@ class Backfill:
                     file,
                     claim.did,
                     key,
-                    now=dt.datetime.now(dt.UTC),
+                    now=times.now(),
                     caps=Caps(file_bytes=self._settings.max_bytes),
                     at_least_rev=claim.rev,
                 ) as repo,
@@ -353,7 +354,7 @@ class Backfill:
         if resting := self._turns.resting:
             words.append(f"{resting} servers are left alone for now")
         if first > time.time():
-            words.append(f"the first is tried again at {dt.datetime.fromtimestamp(first, dt.UTC):%Y-%m-%dT%H:%M:%SZ}")
+            words.append(f"the first is tried again at {times.show(times.of_unix(first))}")
         raise Transient("; ".join(words))
 
 
@@ -363,5 +364,9 @@ def _columns(identity: Identity) -> dict[str, object]:
         key = str(identity.signing_key())
     except InvalidRepositoryError:
         key = ""
-    pds = identity.pds or ""
-    return {"pds": pds, "handle": identity.handle or "", "signing_key": key, "host": host_of(pds)}
+    return {
+        "pds": identity.pds or "",
+        "handle": identity.handle or "",
+        "signing_key": key,
+        "host": identity.host,
+    }

@@ -106,7 +106,7 @@ def backfill(
             queue.choose(wanted)
 
             def network(claim: Claim) -> XrpcClient:
-                return sessions.network(claim.plc.split(), (*(allow_private or ()), *claim.allow.split()))
+                return sessions.network(claim.plc, (*(allow_private or ()), *claim.allow))
 
             spool = deployment.paths.state / "spool" / "atproto"
             job = Backfill(store, queue, settings, one_pass, wanted=wanted, network=network, spool=spool, stop=stop)
@@ -138,7 +138,8 @@ def add(
             raise OperatorError(f"--allow-private: {error}; write a network such as 10.1.0.0/16") from error
     with writing(deployment) as store, store.transaction():
         queue = Queue(store, settings, Shard())
-        new, known = queue.add(wanted, plc=" ".join(plc_url or ()), allow=" ".join(allow_private or ()))
+        directories = settings.plc if plc_url else ()
+        new, known = queue.add(wanted, plc=directories, allow=allow_private or ())
     print(f"{new} added, {known} known already")
 
 

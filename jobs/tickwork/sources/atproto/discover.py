@@ -16,15 +16,14 @@ import msgspec
 from tickwork.contract.outcomes import Held, OperatorError, Transient
 from tickwork.contract.runner import Pass
 from tickwork.contract.units import Unit
+from tickwork.sources.atproto.errors import Paused
 from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.queue import Queue
 from tickwork.sources.atproto.repo.identifiers import is_did, is_tid
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import GONE, AtprotoStore
-from tickwork.sources.atproto.xrpc_client import host_of
-from tickwork.upstream.http.body import TooLarge
-from tickwork.upstream.http.guard import UnsafeUrl
-from tickwork.upstream.http.response import Forbidden, UnexpectedStatus
+from tickwork.upstream.hosts import UNKNOWN, HostKey, host_key
+from tickwork.upstream.http.errors import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl
 from tickwork.upstream.http.session import Upstream
 from tickwork.upstream.shards import Shard
 
@@ -34,10 +33,6 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 MAX_CURSOR = 2048
 """Characters of a cursor as it is written in a URL."""
 _LISTED_GONE = ("deactivated", "takendown", "suspended")
-
-
-class Paused(Transient):
-    """Enough repositories wait to be fetched."""
 
 
 class _Listed(msgspec.Struct):
@@ -62,18 +57,18 @@ _read = msgspec.json.Decoder(_Listed).decode
 class List:
     """A list to go through: of all repositories, or (`collection`) of those that have records of one.
 
-    `adds` is whether repositories that are not known are added. `host` is the server whose own list it is, empty for a
-    relay's.
+    `adds` is whether repositories that are not known are added. `host` is the server whose own list it is, UNKNOWN for
+    a relay's.
     """
 
     origin: str
     collection: str
     adds: bool
-    host: str
+    host: HostKey
 
     @property
     def name(self) -> str:
-        """How the store names it."""
+        """How it is shown."""
         return f"{self.origin} {self.collection}".rstrip()
 
 
@@ -85,8 +80,8 @@ def lists(settings: AtprotoSettings, wanted: Filter, shard: Shard) -> list[List]
     """
     named = wanted.signals or wanted.collections
     by_collection = () if any(pattern.endswith(".*") for pattern in named) else named
-    origins = [(url.rstrip("/"), "") for url in settings.relays]
-    origins += [(url, host_of(url)) for url in (url.rstrip("/") for url in settings.hosts) if shard.owns(host_of(url))]
+    origins = [(url, UNKNOWN) for url in settings.relays]
+    origins += [(url, host_key(url)) for url in settings.hosts if shard.owns(host_key(url))]
     if not settings.relays and not settings.hosts:
         raise OperatorError("[atproto] names neither relays nor hosts, so there is no list to go through")
     found = [List(url, collection, True, host) for url, host in origins for collection in by_collection]
@@ -129,8 +124,15 @@ def discover(
         raise Transient(f"{len(faults)} of {len(todo)} lists could not be read, the first: {faults[0]}")
 
 
+def _key(one: List) -> tuple[str, str]:
+    """The key of a list among those of the store."""
+    return one.origin, one.collection
+
+
 def _is_due(store: AtprotoStore, one: List, settings: AtprotoSettings) -> bool:
-    row = store.connection.execute("SELECT cursor, completed FROM lists WHERE name = ?", (one.name,)).fetchone()
+    row = store.connection.execute(
+        "SELECT cursor, completed FROM lists WHERE origin = ? AND collection = ?", _key(one)
+    ).fetchone()
     if row is None or row["cursor"] or row["completed"] is None:
         return True
     return bool(row["completed"] + settings.list_again_seconds <= time.time())
@@ -142,7 +144,9 @@ def _pages(
     while True:
         if one.adds:
             _check_water(store, queue, settings)
-        row = store.connection.execute("SELECT cursor FROM lists WHERE name = ?", (one.name,)).fetchone()
+        row = store.connection.execute(
+            "SELECT cursor FROM lists WHERE origin = ? AND collection = ?", _key(one)
+        ).fetchone()
         cursor = row["cursor"] if row else ""
         try:
             page, size = _ask(upstream, one, cursor)
@@ -150,7 +154,9 @@ def _pages(
             if cursor and (isinstance(error, UnsafeUrl) or error.status == 400):
                 # Cursors grow old. The list is begun anew; what was found is kept.
                 with store.transaction():
-                    store.connection.execute("UPDATE lists SET cursor = '' WHERE name = ?", (one.name,))
+                    store.connection.execute(
+                        "UPDATE lists SET cursor = '' WHERE origin = ? AND collection = ?", _key(one)
+                    )
             raise
         following = page.cursor or ""
         if len(quote(following)) > MAX_CURSOR:
@@ -256,25 +262,26 @@ def _is_news(store: AtprotoStore, one: List, did: str, status: str, account: str
     A list that lags behind the server, or has it wrong, would otherwise have the account asked for again and again.
     """
     if status == (account or "active"):
-        store.connection.execute("DELETE FROM disagreements WHERE did = ? AND list = ?", (did, one.name))
+        store.connection.execute("DELETE FROM disagreements WHERE did = ? AND origin = ?", (did, one.origin))
         return False
     noted = store.connection.execute(
-        "INSERT INTO disagreements (did, list, status) VALUES (?, ?, ?)"
+        "INSERT INTO disagreements (did, origin, status) VALUES (?, ?, ?)"
         " ON CONFLICT DO UPDATE SET status = excluded.status WHERE status != excluded.status",
-        (did, one.name, status),
+        (did, one.origin, status),
     )
     return bool(noted.rowcount)
 
 
 def _advance(store: AtprotoStore, one: List, cursor: str, repositories: int, *, begins: bool) -> None:
     now = time.time()
-    store.connection.execute("INSERT INTO lists (name) VALUES (?) ON CONFLICT DO NOTHING", (one.name,))
+    store.connection.execute("INSERT INTO lists (origin, collection) VALUES (?, ?) ON CONFLICT DO NOTHING", _key(one))
     if begins:
         store.connection.execute(
-            "UPDATE lists SET begun = ?, pages = 0, repositories = 0 WHERE name = ?", (now, one.name)
+            "UPDATE lists SET begun = ?, pages = 0, repositories = 0 WHERE origin = ? AND collection = ?",
+            (now, *_key(one)),
         )
     store.connection.execute(
         "UPDATE lists SET cursor = ?, pages = pages + 1, repositories = repositories + ?,"
-        " completed = iif(? = '', ?, completed) WHERE name = ?",
-        (cursor, repositories, cursor, now, one.name),
+        " completed = iif(? = '', ?, completed) WHERE origin = ? AND collection = ?",
+        (cursor, repositories, cursor, now, *_key(one)),
     )

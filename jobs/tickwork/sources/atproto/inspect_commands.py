@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import sqlite3
 import sys
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import OperatorError
 from tickwork.deployment import Deployment
 from tickwork.options import AsJson
@@ -20,6 +20,7 @@ from tickwork.sources.atproto.repo import cbor, dag_json
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
 from tickwork.sources.atproto.sessions import reading, settings_of
 from tickwork.sources.atproto.store import GONE
+from tickwork.upstream.hosts import HostKey
 from tickwork.upstream.shards import Shard
 
 Did = Annotated[str, typer.Argument(help="An account, as its DID.")]
@@ -27,6 +28,7 @@ FOLLOW_SECONDS = 0.5
 EVENTS_AT_ONCE = 1000
 _TIMES = ("next_retry", "added", "tried", "synced", "changed", "at")
 _FLAGS = ("tracked", "explicit", "live", "active")
+_LISTS = ("plc", "allow")
 _INTERNAL = ("id", "asked")
 _Status = Literal[
     "pending",
@@ -109,7 +111,8 @@ def repo(context: typer.Context, did: Did, as_json: AsJson = False) -> None:
         if isinstance(value, dict):
             for collection, count in value.items():
                 print(f"  {count:8}  {collection}")
-        elif value not in ("", None):
+        elif value not in ("", None, []):
+            value = " ".join(value) if isinstance(value, list) else value
             print(f"{name:14} {value}")
 
 
@@ -136,7 +139,7 @@ def stats(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the figures: repositories by state and fault, records, blocks, events, and where discovery is."""
     deployment: Deployment = context.obj
     part = Shard.parse(settings_of(deployment).shard)
-    with reading(deployment) as store:
+    with reading(deployment, begin="") as store:
         figures = _figures(store.connection, part)
     if as_json:
         _print(figures)
@@ -170,13 +173,18 @@ def _figures(connection: sqlite3.Connection, part: Shard) -> dict[str, object]:
         "gone": {status: states[status] for status in GONE if status in states},
         "parked": states.get("parked", 0),
         "discarded": states.get("discarded", 0),
-        "elsewhere": sum(count for host, count in hosts.items() if not part.owns(host)),
+        "elsewhere": sum(count for host, count in hosts.items() if not part.owns(HostKey(host))),
         "records": one("SELECT sum(records) FROM counts"),
         "blocks": one("SELECT count(*) FROM blocks"),
         "events": one("SELECT count(*) FROM events"),
         "last_event": feed.newest(connection),
         "collections": pairs("SELECT collection, sum(records) FROM counts GROUP BY collection ORDER BY 2 DESC"),
-        "lists": [_plain(row) for row in connection.execute("SELECT * FROM lists ORDER BY name")],
+        "lists": [
+            _plain(row)
+            for row in connection.execute(
+                "SELECT rtrim(origin || ' ' || collection) AS name, * FROM lists ORDER BY origin, collection"
+            )
+        ],
     }
 
 
@@ -188,9 +196,11 @@ def _plain(row: sqlite3.Row) -> dict[str, object]:
         if name in _INTERNAL:
             continue
         if value is not None and name in (*_TIMES, "begun", "completed"):
-            value = dt.datetime.fromtimestamp(value, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            value = times.show(times.of_unix(value), "milliseconds")
         elif value is not None and name in _FLAGS:
             value = bool(value)
+        elif name in _LISTS:
+            value = json.loads(value) if value else []
         plain[name] = value
     return plain
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import random
+import json
 import sqlite3
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tickwork.sources.atproto.errors import Kind, Removed
 from tickwork.sources.atproto.filter import Filter
 from tickwork.sources.atproto.repo.identity import Identity
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import GONE, AtprotoStore
+from tickwork.upstream.backoff import backoff, jittered
+from tickwork.upstream.hosts import HostKey
 from tickwork.upstream.shards import Shard
 
-Kind = Literal["ratelimited", "transport", "generic"]
-
-JITTER = 0.1
 MAX_WHY = 500
 """Characters of an error that are kept."""
 _COLUMNS = "id, did, status, host, rev, data, attempts, explicit, asked, filter, plc, allow"
@@ -30,8 +30,8 @@ class Claim:
     id: int
     did: str
     status: str
-    host: str
-    """The server it was last seen at, as in URLs (`host` or `host:port`); empty for not known."""
+    host: HostKey
+    """The server it was last seen at."""
     rev: str
     data: str
     attempts: int
@@ -39,12 +39,10 @@ class Claim:
     asked: int
     filter: str
     """Fingerprint of the filter by which its records were chosen; empty to have them chosen anew."""
-    plc: str
-    allow: str
-
-
-class Removed(Exception):  # noqa: N818 - it was taken out of the store, which is nobody's error
-    """The repository was removed while it was fetched."""
+    plc: tuple[str, ...]
+    """Directories that are asked for it instead of the usual ones."""
+    allow: tuple[str, ...]
+    """Networks that may be called for it although they are not public."""
 
 
 class Queue:
@@ -58,7 +56,7 @@ class Queue:
 
     # Taking.
 
-    def hosts(self) -> list[str]:
+    def hosts(self) -> list[HostKey]:
         """The servers of this shard for which something is planned; the first is the empty one, if at all."""
         rows = self._connection.execute(
             # One look into the index for each server, however many repositories it has.
@@ -69,7 +67,7 @@ class Queue:
         )
         return [row["host"] for row in rows if self._shard.owns(row["host"])]
 
-    def take(self, host: str, taken: Collection[int]) -> Claim | None:
+    def take(self, host: HostKey, taken: Collection[int]) -> Claim | None:
         """What has been due for longest at one server of this shard, but for those `taken` (ids), which must be few."""
         if not self._shard.owns(host):
             return None
@@ -95,27 +93,26 @@ class Queue:
 
     # Filling.
 
-    def add(self, dids: Iterable[str], *, plc: str = "", allow: str = "") -> tuple[int, int]:
+    def add(self, dids: Iterable[str], *, plc: Sequence[str] = (), allow: Sequence[str] = ()) -> tuple[int, int]:
         """Add accounts by name: how many are new, how many were there. What is there already is due again."""
         new = known = 0
         now = time.time()
+        asked = _as_json(plc), _as_json(allow)
         for did in dict.fromkeys(dids):
             added = self._connection.execute(
                 "INSERT INTO repos (did, explicit, next_retry, added, plc, allow) VALUES (?, 1, ?, ?, ?, ?)"
                 " ON CONFLICT DO NOTHING",
-                (did, now, now, plc, allow),
+                (did, now, now, *asked),
             )
             if added.rowcount:
                 new += 1
                 continue
             known += 1
-            self._connection.execute(
-                "UPDATE repos SET explicit = 1, plc = ?, allow = ? WHERE did = ?", (plc, allow, did)
-            )
+            self._connection.execute("UPDATE repos SET explicit = 1, plc = ?, allow = ? WHERE did = ?", (*asked, did))
             self.ask(did)
         return new, known
 
-    def look_for(self, did: str, host: str) -> None:
+    def look_for(self, did: str, host: HostKey) -> None:
         """Find the server of an account anew if it was another machine's: with its new rev it may be one of ours.
 
         `host` is our server that has listed it, in which case it is likely; otherwise once in as many days as gone
@@ -144,7 +141,7 @@ class Queue:
 
         Only when the settings have changed since the last time.
         """
-        excluded = frozenset(self._store.fact("excludes").split())
+        excluded = frozenset(_from_json(self._store.fact("excludes")))
         if self._store.fact("filter") == wanted.fingerprint and excluded == wanted.excludes:
             return
         with self._store.transaction():
@@ -160,13 +157,13 @@ class Queue:
                 "UPDATE repos SET tracked = 0, next_retry = NULL WHERE did = ?", [(did,) for did in wanted.excludes]
             )
             self._store.remember("filter", wanted.fingerprint)
-            self._store.remember("excludes", " ".join(sorted(wanted.excludes)))
+            self._store.remember("excludes", _as_json(sorted(wanted.excludes)))
 
     # Leaving. Each raises Removed when the repository is no longer the one that was claimed.
 
-    def located(self, claim: Claim, identity: Identity, host: str) -> None:
+    def located(self, claim: Claim, identity: Identity) -> None:
         """Note at which server it is; it stays due."""
-        self._settle(claim, "host = ?, pds = ?, handle = ?", (host, identity.pds or "", identity.handle or ""))
+        self._settle(claim, "host = ?, pds = ?, handle = ?", (identity.host, identity.pds or "", identity.handle or ""))
 
     def settled(self, claim: Claim, status: Literal["synced", "discarded"], chosen_by: str, **values: object) -> None:
         """It is stored, or has nothing that is wanted. `chosen_by` is a filter's fingerprint, `values` are columns."""
@@ -190,10 +187,11 @@ class Queue:
         before = 0 if again else claim.attempts
         attempts = before + counts
         enough = counts and not again and attempts >= self._settings.max_attempts
-        due = until or time.time() + backoff(before, self._settings)
+        wait = jittered(backoff(before, self._settings.retry_seconds, self._settings.retry_cap_seconds))
+        due = until or time.time() + wait
         if claim.status in GONE:
             if enough:
-                attempts, due = 0, time.time() + _about(self._settings.recheck_days * 86_400)
+                attempts, due = 0, time.time() + jittered(self._settings.recheck_days * 86_400)
             self._settle(claim, "attempts = ?, next_retry = ?, last_error = ?", (attempts, due, _kept(why)))
             return claim.status
         self._settle(
@@ -206,7 +204,7 @@ class Queue:
     def gone(self, claim: Claim, status: str, why: str) -> None:
         """The account has no repository to be had; it is looked at again in days."""
         days = 0.0 if self._asked_since(claim) else self._settings.recheck_days
-        due = time.time() + _about(days * 86_400)
+        due = time.time() + jittered(days * 86_400)
         # Nothing is stored of one that is deleted, so that there is no rev to compare with either.
         forgotten = "rev = '', data = '', filter = '', " if status == "deleted" else ""
         self._settle(
@@ -229,22 +227,20 @@ class Queue:
             raise Removed(claim.did)
 
 
-def backoff(faults_before: int, settings: AtprotoSettings) -> float:
-    """Seconds to wait after a fault: min(first wait * 2^faults before, cap), plus or minus 10 % of that.
-
-    The jitter comes after the cap, so that what waits the longest does not come back in step.
-    """
-    return _about(min(settings.retry_seconds * 2.0 ** min(faults_before, 32), settings.retry_cap_seconds))
-
-
 def _kept(why: str) -> str:
     """An error as it is stored and shown: its words may be a stranger's, with anything in them."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in why[:MAX_WHY])
 
 
-def _about(seconds: float) -> float:
-    return seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - a spread, no secret
-
-
 def _claim(row: sqlite3.Row) -> Claim:
-    return Claim(**{name: row[name] for name in row.keys()})  # noqa: SIM118 - a Row iterates over its values
+    values = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row iterates over its values
+    return Claim(**values | {name: _from_json(row[name]) for name in ("plc", "allow")})
+
+
+def _as_json(words: Sequence[str]) -> str:
+    """Several words in one column, which is empty for none."""
+    return json.dumps(words) if words else ""
+
+
+def _from_json(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()

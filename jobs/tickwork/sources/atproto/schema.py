@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from urllib.parse import urlsplit
+
 from sqlite_utils import Database, Migrations
 
-from tickwork.store.changes import follow
+from tickwork.store.changes import follow, follow_values, touch_statements
+from tickwork.upstream.hosts import UNKNOWN, InvalidHostError, host_key, server_of
 
 migrations = Migrations("atproto")
+
+_FOLLOWED = ("title", "text", "langs", "tags", "created")
 
 
 @migrations()
@@ -63,7 +70,6 @@ def m001_repositories(db: Database) -> None:
           name TEXT PRIMARY KEY, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
           pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0
         ) WITHOUT ROWID""",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
         """
         CREATE TABLE texts (
           id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -73,7 +79,7 @@ def m001_repositories(db: Database) -> None:
         )""",
     ):
         db.execute(statement)
-    follow(db, "texts", ["title", "text", "langs", "tags", "created"])
+    follow(db, "texts", _FOLLOWED)
 
 
 @migrations()
@@ -95,3 +101,77 @@ def m003_disagreements(db: Database) -> None:
         ) WITHOUT ROWID
     """)
     db.execute("ALTER TABLE repos DROP COLUMN listed_status")
+
+
+@migrations()
+def m004_changes_of_value(db: Database) -> None:
+    """The feed tells of changes of value only; a handle that changes puts the account's texts into it by itself."""
+    follow_values(db, "texts", _FOLLOWED)
+    db.execute("DROP TRIGGER repos_handle")
+    touched = "; ".join(touch_statements("texts", "did = new.did"))
+    db.execute(f"""
+        CREATE TRIGGER repos_handle AFTER UPDATE OF handle ON repos WHEN old.handle IS NOT new.handle
+        BEGIN {touched}; END
+    """)
+
+
+@migrations()
+def m005_lists(db: Database) -> None:
+    """A list is named by two columns, and what was several words in one becomes JSON."""
+    for statement in (
+        "ALTER TABLE lists RENAME TO lists_by_name",
+        """
+        CREATE TABLE lists (
+          origin TEXT NOT NULL, collection TEXT NOT NULL, cursor TEXT NOT NULL DEFAULT '', begun REAL, completed REAL,
+          pages INTEGER NOT NULL DEFAULT 0, repositories INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (origin, collection)
+        ) WITHOUT ROWID""",
+        # Neither an address nor the name of a collection has a blank.
+        """
+        INSERT INTO lists
+          SELECT substr(name, 1, instr(name || ' ', ' ') - 1), substr(name, instr(name || ' ', ' ') + 1),
+            cursor, begun, completed, pages, repositories FROM lists_by_name""",
+        "DROP TABLE lists_by_name",
+        # Only a list of all repositories can disagree with a server, so its address names it.
+        "ALTER TABLE disagreements RENAME COLUMN list TO origin",
+    ):
+        db.execute(statement)
+    connection = db.conn
+    for column in ("plc", "allow"):
+        for (words,) in connection.execute(f"SELECT DISTINCT {column} FROM repos WHERE {column} != ''").fetchall():  # noqa: S608
+            connection.execute(
+                f"UPDATE repos SET {column} = ? WHERE {column} = ?",  # noqa: S608 - the names above
+                (json.dumps(words.split()), words),
+            )
+    for (words,) in connection.execute("SELECT value FROM facts WHERE name = 'excludes'").fetchall():
+        connection.execute("UPDATE facts SET value = ? WHERE name = 'excludes'", (json.dumps(words.split()),))
+
+
+@migrations()
+def m006_hosts(db: Database) -> None:
+    """Servers and lists that were stored under another spelling of their address have the one that is used now.
+
+    A server that cannot be named is not known: it is read anew from the account's document.
+    """
+
+    @cache
+    def as_key(stored: str) -> str:
+        try:
+            return host_key(stored)
+        except InvalidHostError:
+            return UNKNOWN
+
+    @cache
+    def as_address(stored: str) -> str:
+        try:
+            return server_of(stored).origin + urlsplit(stored).path.rstrip("/")
+        except InvalidHostError:
+            return stored
+
+    db.register_function(as_key, deterministic=True)
+    db.register_function(as_address, deterministic=True)
+    db.execute("UPDATE repos SET host = as_key(host) WHERE host != '' AND host != as_key(host)")
+    db.execute("UPDATE repos SET pds = as_address(pds) WHERE pds != '' AND pds != as_address(pds)")
+    for table in ("lists", "disagreements"):
+        # Of two spellings of one list, the one that was right already is kept, or either.
+        db.execute(f"UPDATE OR IGNORE {table} SET origin = as_address(origin) WHERE origin != as_address(origin)")  # noqa: S608
+        db.execute(f"DELETE FROM {table} WHERE origin != as_address(origin)")  # noqa: S608

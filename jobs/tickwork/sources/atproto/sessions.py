@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
+
+import msgspec
 
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.settings import override
@@ -14,6 +15,7 @@ from tickwork.contract.stop import Stop
 from tickwork.deployment import Deployment
 from tickwork.sources.atproto.settings import AtprotoSettings
 from tickwork.sources.atproto.store import AtprotoStore
+from tickwork.upstream.hosts import InvalidHostError, server_of
 from tickwork.upstream.policy import Policy
 
 if TYPE_CHECKING:
@@ -24,23 +26,24 @@ _NAMED_FOR_URLS = ("plc", "relays", "hosts")
 
 
 def settings_of(deployment: Deployment, **given: object) -> AtprotoSettings:
-    """The settings, with what a command's options say instead (None says nothing). Raises OperatorError."""
+    """The settings, with what a command's options say instead (None says nothing). Raises OperatorError.
+
+    Addresses are in one spelling and have no slash at their end, so that no list is gone through twice.
+    """
     settings = override(deployment.settings.section("atproto", AtprotoSettings), "atproto", **given)
     if not settings.plc:
         raise OperatorError("[atproto] plc names no directory")
-    for name in _NAMED_FOR_URLS:
-        for url in getattr(settings, name):
-            if not _is_address(url):
-                raise OperatorError(f"[atproto] {name}: {url!r} is no address such as https://example.org")
-    return settings
+    addresses = {
+        name: tuple(dict.fromkeys(_address(url, name) for url in getattr(settings, name))) for name in _NAMED_FOR_URLS
+    }
+    return msgspec.structs.replace(settings, **addresses)
 
 
-def _is_address(url: str) -> bool:
+def _address(url: str, name: str) -> str:
     try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, half an address of version 6
-        return False
+        return server_of(url).origin + urlsplit(url).path.rstrip("/")
+    except InvalidHostError as error:
+        raise OperatorError(f"[atproto] {name}: {url!r} is no address such as https://example.org: {error}") from error
 
 
 @contextmanager
@@ -50,17 +53,12 @@ def writing(deployment: Deployment) -> Iterator[AtprotoStore]:
         yield store
 
 
-@contextmanager
-def reading(deployment: Deployment) -> Iterator[AtprotoStore]:
-    """The store, to be looked at. Raises OperatorError where there is none yet, or it cannot be read."""
-    path = deployment.paths.database("atproto")
-    if not path.exists():
-        raise OperatorError("nothing is stored yet; begin with: tickwork atproto add DID, or tickwork atproto discover")
-    try:
-        with AtprotoStore.open(path, read_only=True) as store:
-            yield store
-    except sqlite3.DatabaseError as error:
-        raise OperatorError(f"cannot read {path}: {error}. Restore it from a copy") from error
+BEGIN = "tickwork atproto add DID, or tickwork atproto discover"
+
+
+def reading(deployment: Deployment, *, begin: str = BEGIN) -> AbstractContextManager[AtprotoStore]:
+    """The store, to be looked at; where there is none yet OperatorError, or without `begin` an empty one."""
+    return AtprotoStore.reading(deployment.paths.database("atproto"), begin=begin)
 
 
 class Sessions:

@@ -18,7 +18,7 @@ class AtprotoStore(Store):
 
     name = "atproto"
     schema = "tickwork.sources.atproto.schema"
-    version = 3
+    version = 6
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from tickwork.contract.outcomes import Held, Transient
-from tickwork.sources.atproto.queue import Kind
+from tickwork.sources.atproto.errors import DirectoryDown, DirectoryHeld, Fault, Gone, Unresolved
 from tickwork.sources.atproto.repo import identity as identities
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
 from tickwork.sources.atproto.repo.identifiers import is_tid
 from tickwork.sources.atproto.repo.identity import Identity
-from tickwork.upstream.http.body import TooLarge
+from tickwork.upstream.hosts import host_key
 from tickwork.upstream.http.challenge import is_html
-from tickwork.upstream.http.guard import DEFAULT_PORTS, UnsafeUrl
-from tickwork.upstream.http.response import Forbidden, Response, UnexpectedStatus
+from tickwork.upstream.http.errors import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl
+from tickwork.upstream.http.response import Response
 from tickwork.upstream.http.session import Upstream
 
 MAX_DOCUMENT_BYTES = 256 * 1024
@@ -29,38 +29,6 @@ GONE_ERRORS = {
     "RepoTakendown": "takendown",
     "RepoSuspended": "suspended",
 }
-
-
-class Fault(Exception):  # noqa: N818 - what went wrong with one account
-    """An account's document or repository could not be had, this time."""
-
-    def __init__(self, kind: Kind, why: str) -> None:
-        super().__init__(why)
-        self.kind: Kind = kind
-
-
-class Unresolved(Fault):
-    """It was the document: nothing was asked of the account's server."""
-
-
-class Gone(Exception):  # noqa: N818 - a state of the account
-    """There is no repository to be had: `status` is deactivated, takendown, suspended, deleted or tombstoned."""
-
-    def __init__(self, status: str, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-
-
-class DirectoryDown(Exception):  # noqa: N818 - says what is the matter
-    """No directory of did:plc answers: the fault of none of the accounts."""
-
-
-class DirectoryHeld(DirectoryDown):
-    """The directories of did:plc want silence until `until`."""
-
-    def __init__(self, held: Held) -> None:
-        super().__init__(str(held))
-        self.held = held
 
 
 class XrpcClient:
@@ -96,9 +64,9 @@ class XrpcClient:
         else:
             raise Fault("generic", f"{did.split(':')[1][:40]!r} is no method of DIDs that is in use: plc and web are")
         if answer.status == 410:
-            raise Gone("tombstoned", f"{_host(answer.url)} says that {did} is deleted")
+            raise Gone("tombstoned", f"{host_key(answer.url)} says that {did} is deleted")
         if answer.status == 404:
-            raise Fault("generic", f"{_host(answer.url)} does not know {did}")
+            raise Fault("generic", f"{host_key(answer.url)} does not know {did}")
         try:
             document = json.loads(answer.content)
             return identities.parse(document, did, allow_http=self._private)
@@ -139,10 +107,10 @@ class XrpcClient:
                 said = file.read(_ERROR_BYTES)
             into.unlink()
             name = _check_error(answer, said, identity.did)
-            raise Fault("generic", f"{_host(url)} answered {answer.status} {name}".rstrip())
+            raise Fault("generic", f"{host_key(url)} answered {answer.status} {name}".rstrip())
         if is_html(answer.headers):
             into.unlink()
-            raise Fault("generic", f"{_host(url)} answered with an HTML page in place of a repository")
+            raise Fault("generic", f"{host_key(url)} answered with an HTML page in place of a repository")
         return answer.bytes
 
     def _method(self, identity: Identity, name: str) -> str:
@@ -175,7 +143,7 @@ class XrpcClient:
             else:
                 if answer.status != 200 or answer.content.lstrip().startswith(b"{"):
                     return answer
-                fault = f"{_host(url)} answered with something else than a document"
+                fault = f"{host_key(url)} answered with something else than a document"
         if holds:
             raise DirectoryHeld(min(holds, key=lambda held: held.until))
         raise DirectoryDown(fault or "no directory of did:plc is configured")
@@ -206,16 +174,5 @@ def _check_error(answer: Response, said: bytes, did: str) -> str:
     if not isinstance(name, str):
         return ""
     if name in GONE_ERRORS:
-        raise Gone(GONE_ERRORS[name], f"{_host(answer.url)} answered {name} for {did}")
+        raise Gone(GONE_ERRORS[name], f"{host_key(answer.url)} answered {name} for {did}")
     return ascii(name)[1:-1][:80]
-
-
-def host_of(pds: str) -> str:
-    """The server of an origin, as the queue and the slots name it: without the port that goes without saying."""
-    parts = urlsplit(pds)
-    host = parts.netloc.rpartition(":")[0] if parts.port is not None else parts.netloc
-    return (host if parts.port in (None, DEFAULT_PORTS.get(parts.scheme)) else parts.netloc).lower()
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc

@@ -9,9 +9,10 @@ from tickwork.contract.runner import Pass
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import worklist
 from tickwork.sources.doab.circuit_breaker import CircuitBreaker
+from tickwork.sources.doab.errors import BadAnswer, OaiError
 from tickwork.sources.doab.identifier_lists import IdentifierList
-from tickwork.sources.doab.oai import BadAnswer, OaiClient
-from tickwork.sources.doab.response import OaiError, Record
+from tickwork.sources.doab.oai import OaiClient
+from tickwork.sources.doab.response import Record
 from tickwork.sources.doab.settings import DoabSettings
 from tickwork.sources.doab.store import DoabStore
 from tickwork.sources.doab.worklist import Item, State, Worklist

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 import typer
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
 from tickwork.contract.runner import Pass
 from tickwork.contract.settings import override
@@ -37,7 +35,8 @@ from tickwork.sources.doab.oai import OaiClient
 from tickwork.sources.doab.settings import DoabSettings
 from tickwork.sources.doab.store import DoabStore
 from tickwork.sources.doab.worklist import Worklist
-from tickwork.upstream.http.guard import Guard, UnsafeUrl
+from tickwork.upstream.hosts import HostKey, InvalidHostError, host_key
+from tickwork.upstream.http.errors import shown
 from tickwork.upstream.policy import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Books from an OAI-PMH repository (DOAB is the shipped profile).")
@@ -165,13 +164,14 @@ def diff(
     deployment: Deployment = context.obj
     settings = _settings(deployment)
     with _reading(deployment, settings) as store:
-        live = store.live() if store else {}
+        live = store.live()
     found = reconciling.difference(live, *_snapshot(deployment, settings, use_active_file, use_deleted_file))
     lists = {"missing": found.missing, "stale": [identifier for identifier, _ in found.stale], "orphan": found.orphan}
     if output:
         output.mkdir(parents=True, exist_ok=True)
         for name, identifiers in lists.items():
-            (output / name).write_text("".join(f"{identifier}\n" for identifier in identifiers), encoding="utf-8")
+            with files.whole(output / name, lasts=False) as partial:
+                partial.write_text("".join(f"{identifier}\n" for identifier in identifiers), encoding="utf-8")
     counts = {name: len(identifiers) for name, identifiers in lists.items()}
     print(json.dumps(counts) if as_json else "\n".join(f"{name:8} {count}" for name, count in counts.items()))
 
@@ -205,23 +205,14 @@ def export(
     """Write all live records as JSON lines or CSV."""
     deployment: Deployment = context.obj
     write = exporting.write_jsonl if form == "jsonl" else exporting.write_csv
-    with _reading(deployment, _settings(deployment)) as store:
-        if store is None:
-            raise OperatorError("nothing is stored yet; harvest first")
+    with _reading(deployment, _settings(deployment), begin="tickwork doab harvest") as store:
         if output is None:
             write(store, sys.stdout)
             return
         if output.is_dir():
             raise OperatorError(f"{output} is a folder; name a file")
-        fresh = output.with_name(output.name + ".new")
-        try:
-            with fresh.open("w", encoding="utf-8", newline="") as out:
-                count = write(store, out)
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(output)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with files.whole(output) as partial, partial.open("w", encoding="utf-8", newline="") as out:
+            count = write(store, out)
     print(f"{count} records in {output}")
 
 
@@ -229,27 +220,20 @@ def export(
 def stats(context: typer.Context, as_json: AsJson = False) -> None:
     """Show what is stored, how far the backfill is, and what waits for a human."""
     deployment: Deployment = context.obj
-    figures: dict[str, object] = {"live": 0, "deleted": 0, "worklist": {}, "review": []}
+    states: Counter[str] = Counter()
+    reviews: list[dict[str, object]] = []
     with _reading(deployment, _settings(deployment)) as store:
-        if store:
-            live, deleted = store.counts()
-            counts: Counter[str] = Counter()
-            reviews: list[dict[str, object]] = []
-            for name in worklist.names(store):
-                todo = Worklist(store, name)
-                counts.update(todo.counts())
-                reviews += [dict(row) for row in todo.reviews()]
-            figures = {"live": live, "deleted": deleted, "worklist": dict(counts), "review": reviews}
+        live, deleted = store.counts()
+        for name in worklist.names(store):
+            todo = Worklist(store, name)
+            states.update(todo.counts())
+            reviews += [dict(row) for row in todo.reviews()]
     if as_json:
-        print(json.dumps(figures))
+        print(json.dumps({"live": live, "deleted": deleted, "worklist": dict(states), "review": reviews}))
         return
-    print(f"records   {figures['live']} live, {figures['deleted']} deleted")
-    states = figures["worklist"]
-    assert isinstance(states, dict)
+    print(f"records   {live} live, {deleted} deleted")
     print("worklist  " + (", ".join(f"{count} {state}" for state, count in states.items()) or "none"))
-    reviews_shown = figures["review"]
-    assert isinstance(reviews_shown, list)
-    for review in reviews_shown[:20]:
+    for review in reviews[:20]:
         print(f"review    {review['identifier']}  {review['why']}")
 
 
@@ -260,13 +244,12 @@ def _settings(deployment: Deployment, **given: object) -> DoabSettings:
     return settings
 
 
-def _host(settings: DoabSettings) -> str:
+def _host(settings: DoabSettings) -> HostKey:
     """The upstream's key among holds and slots; OperatorError for an address that is none."""
     try:
-        # Any network is allowed here: where the address may lead is judged when it is resolved.
-        return Guard([ip_network("0.0.0.0/0"), ip_network("::/0")]).check_url(settings.base_url).key
-    except UnsafeUrl as error:
-        raise OperatorError(f"base_url: {error}") from error
+        return host_key(settings.base_url)
+    except InvalidHostError as error:
+        raise OperatorError(f"base_url: {shown(settings.base_url)} does not name a server: {error}") from error
 
 
 @contextmanager
@@ -275,16 +258,9 @@ def _store(deployment: Deployment, settings: DoabSettings) -> Iterator[DoabStore
         yield store
 
 
-@contextmanager
-def _reading(deployment: Deployment, settings: DoabSettings) -> Iterator[DoabStore | None]:
-    """The store for reading, or None when there is none yet."""
-    path = deployment.paths.database("doab")
-    opened = DoabStore.open(path, settings.pattern(), read_only=True) if path.exists() else nullcontext()
-    try:
-        with opened as store:
-            yield store
-    except sqlite3.DatabaseError as error:
-        raise OperatorError(f"cannot read {path}: {error}. Restore it from a copy") from error
+def _reading(deployment: Deployment, settings: DoabSettings, *, begin: str = "") -> AbstractContextManager[DoabStore]:
+    """The store, to be looked at; an empty one, or with `begin` OperatorError, where there is none yet."""
+    return DoabStore.reading(deployment.paths.database("doab"), settings.pattern(), begin=begin)
 
 
 @contextmanager
@@ -340,7 +316,7 @@ def _print_worklist(deployment: Deployment, settings: DoabSettings, given: Path 
         return
     malformed = set(backfilling.malformed_in(snapshot, settings))
     with _reading(deployment, settings) as store:
-        live = store.live() if store else {}
+        live = store.live()
     wanted = worklist.plan(snapshot.identifiers.keys() - malformed, live, settings.pattern())
     for identifier in wanted:
         print(identifier)

@@ -11,16 +11,17 @@ Source of the rules: OAI-PMH 2.0, sections 2.5 and 3.5 (flow control, datestamps
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Halt
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates
-from tickwork.sources.doab.crawl_state import CrawlState, Window
+from tickwork.sources.doab.crawl_state import CrawlState, Origin, Window
+from tickwork.sources.doab.errors import OaiError
 from tickwork.sources.doab.oai import OaiClient
-from tickwork.sources.doab.response import Identity, OaiError, Page, Record
+from tickwork.sources.doab.response import Identity, Page, Record
 from tickwork.sources.doab.store import DoabStore
 
 MAX_RESTARTS = 3
@@ -31,12 +32,12 @@ MAX_EMPTY_PAGES = 10
 class Plan:
     """What to list: the verb, the bounds as the operator gave them, and how large a window may be.
 
-    `origin` is all that makes two crawls the same one; `closing` adds a last window over what changed meanwhile, and
-    over the `overlap_days` before, because repositories index late.
+    `closing` adds a last window over what changed meanwhile, and over the `overlap_days` before, because repositories
+    index late.
     """
 
     verb: str
-    origin: str
+    origin: Origin
     bounds: Callable[[Identity], tuple[str, str]]
     window_items: int
     miscount_share: float
@@ -208,4 +209,4 @@ def _again(
 
 
 def _expired(expires: str) -> bool:
-    return bool(expires) and dt.datetime.fromisoformat(expires) <= dt.datetime.now(dt.UTC)
+    return bool(expires) and times.parse(expires) <= times.now()

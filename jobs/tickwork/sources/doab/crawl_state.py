@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
+from tickwork.contract import times
 from tickwork.sources.doab import dates
 from tickwork.sources.doab.response import Page, Record
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a crawl is for, which is all that makes two crawls the same one; the store has it as JSON.
+
+    `first` and `last` are the dates that an operator asked for, empty where the crawl sets its own.
+    """
+
+    base_url: str
+    prefix: str
+    set: str
+    first: str = ""
+    last: str = ""
+
+    def of_same_list(self, other: Origin) -> bool:
+        """Whether both are of one list, whatever their dates."""
+        return (self.base_url, self.prefix, self.set) == (other.base_url, other.prefix, other.set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +51,10 @@ class CrawlState:
         self._connection = connection
         self._verb = verb
 
-    def origin(self) -> str:
-        """What the running crawl is for, or an empty string when none runs."""
-        return str(self._crawl("origin") or "")
+    def origin(self) -> Origin | None:
+        """What the running crawl is for, None when none runs."""
+        origin = self._crawl("origin")
+        return msgspec.json.decode(str(origin), type=Origin) if origin else None
 
     def first_response(self) -> str:
         """The server's clock when the crawl began."""
@@ -44,13 +64,13 @@ class CrawlState:
         """Whether the closing window was added."""
         return bool(self._crawl("closing"))
 
-    def begin(self, origin: str, response_date: str, windows: Sequence[tuple[str, str]]) -> None:
+    def begin(self, origin: Origin, response_date: str, windows: Sequence[tuple[str, str]]) -> None:
         """Start a new crawl, forgetting the one before."""
         self.drop()
         self._connection.execute(
             "INSERT INTO crawls (verb, origin, started, first_response, last_response)"
             " VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%SZ', 'now'), ?, ?)",
-            (self._verb, origin, response_date, response_date),
+            (self._verb, msgspec.json.encode(origin).decode(), response_date, response_date),
         )
         self._add(windows)
 
@@ -64,7 +84,7 @@ class CrawlState:
         last = row[0] or self.first_response()
         until = str(self._crawl("last_response"))[: len(last)]
         if until > last:
-            first = dates.parse(last) - dt.timedelta(days=overlap_days)
+            first = times.add(dates.parse(last), -overlap_days * times.DAY)
             self._add([(dates.shown(first, day=len(last) == len("2022-01-31")), until)])
         self._connection.execute("UPDATE crawls SET closing = 1 WHERE verb = ?", (self._verb,))
 
@@ -177,8 +197,8 @@ def _by_our_clock(expires: str, response_date: str) -> str:
     Empty for what is no date, and for one that had passed when it was given: badResumptionToken will tell.
     """
     try:
-        moment = dt.datetime.fromisoformat(expires)
+        moment = times.parse(expires)
     except ValueError:
         return ""
-    life = moment.replace(tzinfo=moment.tzinfo or dt.UTC) - dates.parse(response_date)
-    return (dt.datetime.now(dt.UTC) + life).isoformat() if life > dt.timedelta() else ""
+    life = (moment - dates.parse(response_date)).total_seconds()
+    return times.add(times.now(), life).isoformat() if life > 0 else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import OperatorError
 
 _FORM = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d(?:Z|\+00:00))?", re.ASCII)
@@ -15,23 +16,21 @@ def parse(text: str, what: str = "date") -> dt.datetime:
     try:
         if not _FORM.fullmatch(text):
             raise ValueError(text)
-        parsed = dt.datetime.fromisoformat(text)
+        return times.parse(text)
     except ValueError as error:
         raise OperatorError(f"{what} {text!r} is neither YYYY-MM-DD nor YYYY-MM-DDThh:mm:ssZ") from error
-    return parsed.replace(tzinfo=dt.UTC) if parsed.tzinfo is None else parsed.astimezone(dt.UTC)
 
 
 def shown(moment: dt.datetime, *, day: bool) -> str:
     """`moment` as the server wants it, to the day or to the second."""
-    # Not strftime: it writes a year before 1000 with fewer digits.
-    return moment.date().isoformat() if day else moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return moment.date().isoformat() if day else times.show(moment)
 
 
 def end_of(text: str, *, day: bool) -> str:
     """A bound as given by an operator; a bare date as an upper bound means all of that day."""
     moment = parse(text, "--until")
     if len(text) == len("2022-01-31") and not day:
-        moment += dt.timedelta(days=1, seconds=-1)
+        moment = times.add(moment, times.DAY - 1)
     return shown(moment, day=day)
 
 

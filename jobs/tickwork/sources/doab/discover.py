@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Halt, OperatorError
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates, identifier_lists
 from tickwork.sources.doab.crawl import Plan, crawl
-from tickwork.sources.doab.crawl_state import CrawlState
+from tickwork.sources.doab.crawl_state import CrawlState, Origin
 from tickwork.sources.doab.oai import OaiClient
 from tickwork.sources.doab.response import Identity
 from tickwork.sources.doab.settings import DoabSettings
@@ -41,7 +41,7 @@ class IdentifierFiles:
         crawled = snapshot.crawled
         if snapshot.source != source(settings) or not crawled:
             return True
-        return dt.datetime.now(dt.UTC) - dates.parse(crawled) > dt.timedelta(days=days)
+        return times.now() > times.add(dates.parse(crawled), days * times.DAY)
 
 
 def source(settings: DoabSettings) -> str:
@@ -51,7 +51,7 @@ def source(settings: DoabSettings) -> str:
 
 def in_progress(store: DoabStore) -> bool:
     """Whether a crawl of identifiers was begun and not finished."""
-    return bool(CrawlState(store.connection, VERB).origin())
+    return CrawlState(store.connection, VERB).origin() is not None
 
 
 def discover(
@@ -70,7 +70,7 @@ def discover(
         )
         return first, last
 
-    origin = f"{oai.base_url} {settings.prefix} {settings.set}"
+    origin = Origin(base_url=oai.base_url, prefix=settings.prefix, set=settings.set)
     plan = Plan(
         VERB,
         origin,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterator, Sequence
 
+from tickwork.contract import times
 from tickwork.contract.outcomes import Halt
 from tickwork.contract.units import Unit
 from tickwork.sources.doab import dates
 from tickwork.sources.doab.crawl import Plan, crawl
-from tickwork.sources.doab.crawl_state import CrawlState
+from tickwork.sources.doab.crawl_state import CrawlState, Origin
 from tickwork.sources.doab.oai import OaiClient
 from tickwork.sources.doab.reconcile import too_many
 from tickwork.sources.doab.response import Identity, Record
@@ -17,7 +19,6 @@ from tickwork.sources.doab.settings import DoabSettings
 from tickwork.sources.doab.store import DoabStore
 
 VERB = "ListRecords"
-CURSOR = "harvest cursor of {base_url} {prefix} {set}"
 
 
 def harvest(
@@ -41,11 +42,11 @@ def harvest(
     they are more than `mass_delete_share` of the live records and more than `allow_deletes`.
     """
     state = CrawlState(store.connection, VERB)
-    asked = " ".join((oai.base_url, settings.prefix, settings.set, first, last))
+    asked = Origin(base_url=oai.base_url, prefix=settings.prefix, set=settings.set, first=first, last=last)
     # Without bounds of its own, a pass goes on with whatever was interrupted on this server.
     running = state.origin()
-    origin = running if running.split(" ")[:3] == asked.split(" ")[:3] and not first and not last else asked
-    cursor_name = CURSOR.format(base_url=oai.base_url, prefix=settings.prefix, set=settings.set)
+    origin = running if running and running.of_same_list(asked) and not first and not last else asked
+    cursor_name = cursor_of(asked)
     cursor = store.fact(cursor_name)
 
     def bounds(identity: Identity) -> tuple[str, str]:
@@ -67,22 +68,26 @@ def harvest(
     with store.transaction():
         store.save(deletions)
         if _moves_cursor(origin, store.fact(cursor_name)):
-            moved = dates.parse(state.first_response()) - dt.timedelta(days=settings.overlap_days)
+            moved = times.add(dates.parse(state.first_response()), -settings.overlap_days * times.DAY)
             store.remember(cursor_name, dates.shown(moved, day=False))
         state.drop()
+
+
+def cursor_of(origin: Origin) -> str:
+    """The name of the fact that is the cursor of a list, whatever dates are asked of it."""
+    return f"harvest cursor of {json.dumps([origin.base_url, origin.prefix, origin.set], ensure_ascii=False)}"
 
 
 def _begin(first: str, cursor: str, identity: Identity, settings: DoabSettings) -> dt.datetime:
     if first:
         return dates.parse(first, "--from")
-    rolling = dates.parse(identity.response_date) - dt.timedelta(days=settings.window_days)
+    rolling = times.add(dates.parse(identity.response_date), -settings.window_days * times.DAY)
     return min(rolling, dates.parse(cursor)) if cursor else rolling
 
 
-def _moves_cursor(origin: str, cursor: str) -> bool:
+def _moves_cursor(origin: Origin, cursor: str) -> bool:
     """Whether a complete harvest of this origin covers everything from the cursor until now."""
-    first, last = origin.split(" ")[3:5]
-    return not last and (not first or not cursor or dates.parse(first) <= dates.parse(cursor))
+    return not origin.last and (not origin.first or not cursor or dates.parse(origin.first) <= dates.parse(cursor))
 
 
 def _deletions(store: DoabStore, state: CrawlState) -> list[Record]:

@@ -9,12 +9,12 @@ bytes everywhere. A bare list of identifiers, one a line, is read as well.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
 
 _MARK = b"# tickwork identifiers "
@@ -51,17 +51,8 @@ def write(
     head = f"# tickwork identifiers v1 source={source} crawled={crawled} count={count} sha256={_digest(body)}\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        with fresh.open("wb") as file:
-            file.write(head.encode() + body)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with files.whole(path) as partial:
+            partial.write_bytes(head.encode() + body)
     except OSError as error:
         raise OperatorError(f"cannot write the snapshot {path}: {error.strerror}") from error
 

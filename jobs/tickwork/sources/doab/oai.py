@@ -11,13 +11,11 @@ from contextlib import contextmanager
 
 from tickwork.contract.outcomes import Halt, OperatorError
 from tickwork.sources.doab import response
+from tickwork.sources.doab.errors import BadAnswer
 from tickwork.sources.doab.response import Identity, Page, Record
 from tickwork.sources.doab.settings import DoabSettings
-from tickwork.upstream.http.session import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl, Upstream
-
-
-class BadAnswer(Halt):
-    """An answer no OAI-PMH server gives: an unexpected status, or a body beyond all bounds."""
+from tickwork.upstream.http.errors import Forbidden, TooLarge, UnexpectedStatus, UnsafeUrl
+from tickwork.upstream.http.session import Upstream
 
 
 class OaiClient:

@@ -5,13 +5,13 @@ A body that is not a whole, well-formed OAI-PMH document raises Unreadable; it i
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from dataclasses import dataclass
 
 from lxml import etree
 
-from tickwork.contract.outcomes import Transient
+from tickwork.contract import times
+from tickwork.sources.doab.errors import OaiError, Unreadable
 
 OAI = "{http://www.openarchives.org/OAI/2.0/}"
 
@@ -23,18 +23,6 @@ _DECLARATION = re.compile(rb"<\?xml[^>]*\?>")
 _ENCODING = re.compile(rb"\sencoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,8}));")
 _DATESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d:\d\d)(?:\.\d+)?Z)?", re.ASCII)
-
-
-class Unreadable(Transient):
-    """An answer that is no OAI-PMH document: cut off, an HTML page, an error page, broken XML."""
-
-
-class OaiError(Exception):
-    """The server answered with an `<error>`; `code` is one of the protocol's (noRecordsMatch, ...)."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}" if message else code)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +191,7 @@ def _whole_seconds(datestamp: str) -> str:
 def _existing(datestamp: str) -> str:
     """The datestamp, or "" if the calendar has no such day or hour."""
     try:
-        dt.datetime.fromisoformat(datestamp)
+        times.parse(datestamp)
     except ValueError:
         return ""
     return datestamp
@@ -212,11 +200,9 @@ def _existing(datestamp: str) -> str:
 def _response_date(root: etree._Element, url: str) -> str:
     text = (root.findtext(OAI + "responseDate") or "").strip()
     try:
-        parsed = dt.datetime.fromisoformat(text)
+        return times.show(times.parse(text))
     except ValueError as error:
         raise Unreadable(f"{url} answered without a valid responseDate: {text!r}") from error
-    utc = parsed.replace(tzinfo=dt.UTC) if parsed.tzinfo is None else parsed.astimezone(dt.UTC)
-    return utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _number(text: str | None) -> int | None:

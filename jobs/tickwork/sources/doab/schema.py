@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from sqlite_utils import Database, Migrations
 
-from tickwork.store.changes import follow
+from tickwork.store.changes import follow, follow_values
 
 # What says when we heard of a record, and nothing of the record itself.
 _OF_OURS = {"id", "datestamp", "first_seen", "last_changed"}
@@ -69,7 +71,6 @@ def m001_records_crawls_worklist(db: Database) -> None:
         ) WITHOUT ROWID""",
         "CREATE INDEX worklist_todo ON worklist (list, state, position)",
         "CREATE INDEX worklist_settled ON worklist (list, settled)",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     ):
         db.execute(statement)
 
@@ -77,4 +78,33 @@ def m001_records_crawls_worklist(db: Database) -> None:
 @migrations()
 def m002_changes(db: Database) -> None:
     """The change feed that embedding and publishing follow."""
-    follow(db, "records", [column for column in db["records"].columns_dict if column not in _OF_OURS])
+    follow(db, "records", _followed(db))
+
+
+@migrations()
+def m003_changes_of_value(db: Database) -> None:
+    """The feed tells of changes of value only."""
+    follow_values(db, "records", _followed(db))
+
+
+@migrations()
+def m004_origins(db: Database) -> None:
+    """What a crawl, and a cursor, is of becomes JSON: joined by blanks, a set with a blank could not be told apart."""
+    connection = db.conn
+    for verb, text in connection.execute("SELECT verb, origin FROM crawls").fetchall():
+        # Neither an address, a prefix nor a date has a blank, so whatever stands between them is the set.
+        base_url, prefix, rest = text.split(" ", 2)
+        chosen, first, last = rest.rsplit(" ", 2) if verb == "ListRecords" else (rest, "", "")
+        origin = {"base_url": base_url, "prefix": prefix, "set": chosen, "first": first, "last": last}
+        connection.execute("UPDATE crawls SET origin = ? WHERE verb = ?", (json.dumps(origin), verb))
+    cursor = "harvest cursor of "
+    for name, value in connection.execute(
+        "SELECT name, value FROM facts WHERE name LIKE ?", (f"{cursor}%",)
+    ).fetchall():
+        list_of = json.dumps(name.removeprefix(cursor).split(" ", 2), ensure_ascii=False)
+        connection.execute("DELETE FROM facts WHERE name = ?", (name,))
+        connection.execute("INSERT INTO facts VALUES (?, ?)", (f"{cursor}{list_of}", value))
+
+
+def _followed(db: Database) -> list[str]:
+    return [column for column in db["records"].columns_dict if column not in _OF_OURS]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from operator import attrgetter
 
 import msgspec
 
+from tickwork.contract import times
 from tickwork.sources.doab.metadata import Fields, fields_of
 from tickwork.sources.doab.response import Record
 from tickwork.store.base import Store
@@ -42,7 +42,7 @@ class DoabStore(Store):
 
     name = "doab"
     schema = "tickwork.sources.doab.schema"
-    version = 2
+    version = 4
 
     def __init__(self, connection: sqlite3.Connection, pattern: re.Pattern[str]) -> None:
         super().__init__(connection)
@@ -53,7 +53,7 @@ class DoabStore(Store):
 
         Live records without metadata are passed over: the caller tells of them.
         """
-        now = _now()
+        now = times.show(times.now())
         self.connection.executemany(
             _UPSERT,
             [self._row(record, now) for record in records if record.deleted or record.metadata is not None],
@@ -88,7 +88,3 @@ class DoabStore(Store):
         ]
         head = (record.identifier, handle or fields.handle or None, record.datestamp, int(record.deleted))
         return (*head, *values, now, now)
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

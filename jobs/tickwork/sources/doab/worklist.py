@@ -13,13 +13,15 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from tickwork.contract import times
 from tickwork.sources.doab.identifier_lists import order_key
 from tickwork.sources.doab.store import DoabStore
+from tickwork.upstream.backoff import backoff
 
 State = Literal["ok", "gone", "present", "retry", "review"]
 
-RETRY_BASE = dt.timedelta(minutes=1)
-RETRY_CAP = dt.timedelta(days=1)
+RETRY_SECONDS = 60.0
+RETRY_CAP_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,8 @@ class Worklist:
     def settle(self, item: Item, state: State, why: str = "", *, soon: bool = False) -> None:
         """Note what became of an item; `retry` puts it off for minutes, doubling up to a day, or `soon` only last."""
         attempts = item.attempts + (state != "present")
-        # An exponent beyond the cap's would overflow a timedelta long before the attempts run out.
-        delay = dt.timedelta() if soon else min(RETRY_BASE * 2 ** min(attempts, 12), RETRY_CAP)
-        due = (dt.datetime.now(dt.UTC) + delay).isoformat(timespec="microseconds") if state == "retry" else ""
+        wait = dt.timedelta(seconds=0 if soon else backoff(attempts, RETRY_SECONDS, RETRY_CAP_SECONDS))
+        due = (times.now() + wait).isoformat(timespec="microseconds") if state == "retry" else ""
         self._connection.execute(
             "UPDATE worklist SET state = ?, attempts = ?, next_attempt = ?, settled = ?, why = ?"
             " WHERE list = ? AND identifier = ?",
@@ -134,4 +135,4 @@ def names(store: DoabStore) -> list[str]:
 
 
 def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds")
+    return times.now().isoformat(timespec="microseconds")

@@ -12,16 +12,10 @@ from typing import Protocol
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
+from tickwork.contract import files
 from tickwork.contract.outcomes import OperatorError
-from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING, CHUNK_BYTES, DECODERS, Incomplete
-
-
-class TooLarge(Exception):  # noqa: N818 - a limit of ours, not a fault
-    """The body is larger than allowed, as sent or once decoded."""
-
-
-class Undecodable(Exception):  # noqa: N818 - named for what the body is
-    """The body is encoded in a way we did not ask for."""
+from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING, CHUNK_BYTES, DECODERS
+from tickwork.upstream.http.errors import Incomplete, TooLarge, Undecodable
 
 
 class RawBody(Protocol):
@@ -73,17 +67,12 @@ class Body:
 
         Raises OperatorError when the file cannot be written.
         """
-        part = path.with_name(path.name + ".part")
-        pieces = iter(self)
         try:
-            with part.open("wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-            part.replace(path)
+            # It need not last: what was fetched when the power went is fetched again.
+            with files.whole(path, lasts=False) as partial, partial.open("wb") as file:
+                file.writelines(self)
         except OSError as error:
             raise OperatorError(f"cannot write {path}: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def _check_length(self) -> None:
         transfer = self._headers.get("Transfer-Encoding")

@@ -9,6 +9,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
+from tickwork.upstream.http.errors import Incomplete
+
 CHUNK_BYTES = 64 * 1024
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _ZSTD_WINDOW = 8 * 1024 * 1024
@@ -16,10 +18,6 @@ _ZSTD_WINDOW = 8 * 1024 * 1024
 _ZSTD_SLICE = 128
 """Bytes decoded at once, as its decoder has no bound: four may stand for a block of 128 KiB, so these for 4 MiB."""
 _BROTLI_BYTES = 16 * 1024
-
-
-class Incomplete(Exception):  # noqa: N818 - named for what the body is
-    """The body ended before its end, or what came is not what it says it is."""
 
 
 def _gunzip(wire: Iterator[bytes]) -> Iterator[bytes]:

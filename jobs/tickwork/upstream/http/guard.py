@@ -7,7 +7,6 @@ A name is judged by the addresses it resolves to, and the connection is made to 
 from __future__ import annotations
 
 import ipaddress
-import re
 import socket
 import threading
 import time
@@ -15,17 +14,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import idna
-
 from tickwork.contract.stop import Stop
+from tickwork.upstream.hosts import DEFAULT_PORTS, InvalidHostError, Server, server_of
+from tickwork.upstream.http.errors import UnsafeUrl
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[[str, int], list[str]]
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL_CHARACTERS = 4096
-MAX_SHOWN_CHARACTERS = 200
 # How often a look-up looks at the stop: getaddrinfo cannot be interrupted.
 _RESOLVE_POLL_SECONDS = 0.05
 
@@ -47,38 +44,12 @@ _REFUSED = tuple(
 # The only part of IPv6 that is given out as public unicast; leaves out mapped, NAT64, ULA, site-local, multicast.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
-# A last label like this makes resolvers read the whole name as an IPv4 address, in octal or hex if need be.
-_NUMERIC = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_NOT_IN_A_URL = re.compile(r"[\x00-\x20\x7f\\]")
-_SECRET = re.compile(
-    r"([?&](?:[^=&]*[_-])?(?:api_?key|key|token|secret|password|passwd|pass|auth|sig|signature)=)[^&#]*", re.I
-)
-
-
-class UnsafeUrl(Exception):  # noqa: N818 - a refusal, not a fault
-    """A URL we do not call; the message names it, the reason and, where one exists, the way to allow it."""
-
-    def __init__(self, url: str, why: str) -> None:
-        super().__init__(f"refused {shown(url)}: {why}")
-        self.url = url
-        self.why = why
-
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A URL that may be called: in canonical form, without fragment; `host` is ASCII, without brackets."""
+class Target(Server):
+    """A URL that may be called: in canonical form, without fragment."""
 
     url: str
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def key(self) -> str:
-        """Name of the host in the slots database: `hostname:port`, the scheme's default port left out."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if DEFAULT_PORTS.get(self.scheme) == self.port else f"{host}:{self.port}"
 
 
 def is_public(address: Address) -> bool:
@@ -86,14 +57,6 @@ def is_public(address: Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address not in _GLOBAL_UNICAST):
         return False
     return address.is_global and not any(address in network for network in _REFUSED)
-
-
-def shown(url: str) -> str:
-    """`url` as it may stand in a message: no user, password or secret, nothing unprintable, not too long."""
-    url = re.sub(r"^([^/?#]*//)[^/?#]*@", r"\1", url[: 4 * MAX_SHOWN_CHARACTERS])
-    url = _SECRET.sub(r"\1…", url)
-    url = "".join(character if character.isprintable() else "�" for character in url)
-    return url if len(url) <= MAX_SHOWN_CHARACTERS else url[: MAX_SHOWN_CHARACTERS - 1] + "…"
 
 
 def system_resolve(host: str, port: int) -> list[str]:
@@ -114,7 +77,7 @@ class Guard:
         allow: Sequence[Network] = (),
         *,
         ports: Collection[int] = frozenset((80, 443)),
-        schemes: Collection[str] = frozenset(("http", "https")),
+        schemes: Collection[str] = frozenset(DEFAULT_PORTS),
         resolve: Resolve = system_resolve,
     ) -> None:
         self._allow = tuple(allow)
@@ -126,23 +89,16 @@ class Guard:
         """Take `url` apart if it may be called as far as its text shows; raises UnsafeUrl."""
         if len(url) > MAX_URL_CHARACTERS:
             raise UnsafeUrl(url, f"it is longer than {MAX_URL_CHARACTERS} characters")
-        if _NOT_IN_A_URL.search(url):
-            raise UnsafeUrl(url, "it contains a blank, a control character or a backslash")
         try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError as error:
+            server = server_of(url)
+        except InvalidHostError as error:
             raise UnsafeUrl(url, str(error)) from error
-        if parts.scheme not in self._schemes:
+        if server.scheme not in self._schemes:
             raise UnsafeUrl(url, f"the scheme is not one of {', '.join(sorted(self._schemes))}")
-        if "@" in parts.netloc:
-            raise UnsafeUrl(url, "it contains a user or password")
-        host = _host(url, parts.hostname or "", bracketed=parts.netloc.startswith("["))
-        port = DEFAULT_PORTS[parts.scheme] if port is None else port
-        self._check_port(url, host, port)
-        target = Target("", parts.scheme, host, port)
+        self._check_port(url, server.host, server.port)
+        parts = urlsplit(url)
         query = f"?{parts.query}" if parts.query else ""
-        return Target(f"{parts.scheme}://{target.key}{parts.path or '/'}{query}", parts.scheme, host, port)
+        return Target(server.scheme, server.host, server.port, url=f"{server.origin}{parts.path or '/'}{query}")
 
     def addresses(self, host: str, port: int, stop: Stop, timeout: float) -> list[Address]:
         """Addresses of `host` that may be connected to at `port`, in the resolver's order.
@@ -197,32 +153,6 @@ class Guard:
         if failure:
             raise failure[0]
         return answer
-
-
-def _host(url: str, host: str, *, bracketed: bool) -> str:
-    """Host of `url` in the one form we use: lower-case ASCII, no trailing dot; raises UnsafeUrl."""
-    if bracketed:
-        try:
-            if "%" in host:
-                raise ValueError("an IPv6 zone means something on one machine only")
-            return ipaddress.IPv6Address(host).compressed
-        except ValueError as error:
-            raise UnsafeUrl(url, f"bad IPv6 address: {error}") from error
-    try:
-        if not host.isascii():
-            host = idna.encode(host, uts46=True).decode("ascii")
-    except idna.IDNAError as error:
-        raise UnsafeUrl(url, f"bad international host name: {error}") from error
-    host = host.lower().removesuffix(".")
-    labels = host.split(".")
-    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise UnsafeUrl(url, "the host name is missing or malformed")
-    if _NUMERIC.fullmatch(labels[-1]):
-        try:
-            return str(ipaddress.IPv4Address(host))
-        except ValueError as error:
-            raise UnsafeUrl(url, f"an IPv4 address must be four decimal numbers: {error}") from error
-    return host
 
 
 def _literal(host: str) -> Address | None:

@@ -1,4 +1,4 @@
-"""What a request can come to: an answer, or one of the ways in which there is none."""
+"""A complete answer; the ways in which there is none are in `errors`."""
 
 from __future__ import annotations
 
@@ -6,34 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tickwork.contract.outcomes import Transient
-
 _EXCERPT_CHARACTERS = 160
-
-
-class ServerFault(Transient):
-    """A 5xx other than 503: the server is at fault, and may have recovered by the next tick."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Forbidden(Exception):  # noqa: N818 - the server's own word
-    """A 403, or with `challenge` a page that wants to see a human: only a human can mend it."""
-
-    def __init__(self, message: str, status: int, *, challenge: bool) -> None:
-        super().__init__(message)
-        self.status = status
-        self.challenge = challenge
-
-
-class UnexpectedStatus(Exception):  # noqa: N818 - names what came
-    """An answer whose status the caller did not allow, or a redirect that leads nowhere."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,29 +18,30 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from tickwork import __version__
+from tickwork.contract import times
 from tickwork.contract.outcomes import Held, Transient
 from tickwork.contract.stop import Stop
-from tickwork.upstream.http.body import Body, TooLarge, Undecodable
+from tickwork.upstream.hosts import DEFAULT_PORTS, HostKey, host_key
+from tickwork.upstream.http.body import Body
 from tickwork.upstream.http.challenge import is_challenge, is_html
-from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING, Incomplete
-from tickwork.upstream.http.guard import DEFAULT_PORTS, Guard, Target, UnsafeUrl, shown
+from tickwork.upstream.http.content_encoding import ACCEPT_ENCODING
+from tickwork.upstream.http.errors import (
+    Forbidden,
+    Incomplete,
+    ServerFault,
+    TooLarge,
+    Undecodable,
+    UnexpectedStatus,
+    UnsafeUrl,
+    shown,
+)
+from tickwork.upstream.http.guard import Guard, Target
 from tickwork.upstream.http.pinned_adapter import PinnedAdapter
-from tickwork.upstream.http.response import Forbidden, Response, ServerFault, UnexpectedStatus, readable, root_cause
+from tickwork.upstream.http.response import Response, readable, root_cause
 from tickwork.upstream.http.retry_after import MIN_HOLD_SECONDS, told_to_wait
 from tickwork.upstream.http.watchdog import Watch, Watchdog
 from tickwork.upstream.policy import Policy
 from tickwork.upstream.slots import Flight, Slots
-
-__all__ = [
-    "Forbidden",
-    "Policy",
-    "Response",
-    "ServerFault",
-    "TooLarge",
-    "UnexpectedStatus",
-    "UnsafeUrl",
-    "Upstream",
-]
 
 AGENT = f"tickwork/{__version__}"
 MAX_REDIRECTS = 5
@@ -154,10 +155,9 @@ class Upstream:
     def hold_for(self, host_or_url: str, until: dt.datetime, why: str) -> Held:
         """Place a hold that was learnt of otherwise, from a body for example; gives the hold in force, to raise.
 
-        `host_or_url` is a URL or `hostname[:port]`, `until` is aware. A longer hold stays.
+        `host_or_url` is a URL or `hostname[:port]`, `until` is aware. A longer hold stays. Raises InvalidHostError.
         """
-        host = self._guard.check_url(host_or_url).key if "://" in host_or_url else host_or_url.lower()
-        return self._slots.hold(host, until, why, max_hold_seconds=self.policy.max_hold_seconds)
+        return self._slots.hold(host_key(host_or_url), until, why, max_hold_seconds=self.policy.max_hold_seconds)
 
     def _get_with_retries(
         self, request: requests.PreparedRequest, target: Target, wanted: _Wanted
@@ -168,8 +168,8 @@ class Upstream:
                 return self._attempt(request, target, wanted)
             except _FAULTS as error:
                 if attempt > self.policy.retries:
-                    times = f"{attempt} times, the last: " if attempt > 1 else ""
-                    raise Transient(f"{shown(target.url)} failed {times}{root_cause(error)}") from error
+                    tries = f"{attempt} times, the last: " if attempt > 1 else ""
+                    raise Transient(f"{shown(target.url)} failed {tries}{root_cause(error)}") from error
             except Undecodable as error:
                 raise Transient(f"{shown(target.url)} cannot be read: {error}") from error
             except TooLarge as error:
@@ -192,7 +192,7 @@ class Upstream:
             if not tally.settled:
                 self._settle(tally)
 
-    def _claim(self, host: str) -> Flight:
+    def _claim(self, host: HostKey) -> Flight:
         """Wait for a slot; raises Held and Interrupted."""
         while True:
             self._stop.check()
@@ -230,7 +230,7 @@ class Upstream:
         """What the answer means to us; reads its body as far as that takes."""
         status, headers = response.status_code, response.headers
         tally.status = status
-        tally.told = told_to_wait(headers, status, dt.datetime.now(dt.UTC), self.policy.max_hold_seconds)
+        tally.told = told_to_wait(headers, status, times.now(), self.policy.max_hold_seconds)
         if status in (429, 503):
             # First of all the hold is written, so that being killed now loses nothing. It lasts a second at least,
             # within which this request is over.

@@ -12,6 +12,7 @@ import re
 
 import libipld
 
+from tickwork.contract import times
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
 
 CID_BYTES = 36
@@ -76,7 +77,7 @@ def tid_time(text: str) -> dt.datetime:
     try:
         return _EPOCH + dt.timedelta(microseconds=number >> _CLOCK_BITS)
     except OverflowError:
-        return dt.datetime.max.replace(tzinfo=dt.UTC)
+        return times.LAST
 
 
 def tid(time: dt.datetime, clock: int = 0) -> str:

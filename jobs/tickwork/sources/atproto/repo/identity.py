@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from tickwork.sources.atproto.repo.errors import InvalidRepositoryError
 from tickwork.sources.atproto.repo.identifiers import is_did, is_handle
 from tickwork.sources.atproto.repo.keys import PublicKey
+from tickwork.upstream.hosts import UNKNOWN, HostKey, InvalidHostError, host_key, server_of
 
-MAX_HOST = 253
 _PDS = ("#atproto_pds", "AtprotoPersonalDataServer")
 _KEY = "#atproto"
 
@@ -22,7 +22,7 @@ _KEY = "#atproto"
 class Identity:
     """What a DID document says. The handle is a claim that nobody has checked, None if there is no valid one.
 
-    `pds` is an origin (`https://host` or `https://host:port`); None where the account has no server.
+    `pds` is an origin, in the one spelling that its server has here; None where the account has no server.
     """
 
     did: str
@@ -30,6 +30,11 @@ class Identity:
     handle: str | None
     key_type: str = ""
     key_text: str = ""
+
+    @property
+    def host(self) -> HostKey:
+        """The account's server; UNKNOWN where it has none."""
+        return host_key(self.pds) if self.pds else UNKNOWN
 
     def signing_key(self) -> PublicKey:
         """The key that signs the account's commits. Raises InvalidRepositoryError where there is none we can read."""
@@ -74,19 +79,16 @@ def _pds(document: Mapping[object, object], did: str, allow_http: bool) -> str |
 
 def _origin(url: object, did: str, allow_http: bool) -> str:
     problem = InvalidRepositoryError(f"{did}: its server's address is no https origin: {ascii(url)[:200]}")
-    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+    if not isinstance(url, str) or not url.isascii():
         raise problem
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
+        server = server_of(url)
+    except InvalidHostError as error:
         raise problem from error
     schemes = ("https", "http") if allow_http else ("https",)
-    extra = parts.path not in ("", "/") or "?" in url or "#" in url or "@" in parts.netloc
-    if parts.scheme not in schemes or not host or len(host) > MAX_HOST or extra or "%" in host:
+    if server.scheme not in schemes or urlsplit(url).path not in ("", "/") or "?" in url or "#" in url:
         raise problem
-    shown = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{shown}" + (f":{port}" if port is not None else "")
+    return server.origin
 
 
 def _handle(document: Mapping[object, object]) -> str | None:
