@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.jobs.oracle import until
+from tests.kits.patience import PATIENCE_SECONDS, until
 from tests.kits.playbook import play
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -43,10 +43,10 @@ def test_a_pass_under_way_ends_when_its_job_is_disarmed_or_removed(tmp_path: Pat
     deploy(job)
     assert tick.poll() is None, "a deployment that changes nothing disturbs no pass"
     deploy({**job, "armed": False})
-    assert tick.wait(60) == 3
+    assert tick.wait(PATIENCE_SECONDS) == 3
     tick = begin()
     deploy()
-    assert tick.wait(60) == 3
+    assert tick.wait(PATIENCE_SECONDS) == 3
     assert not (root / "usr/local/lib/tickwork/jobs/consume").exists()
     assert "outcome=more" in (root / "var/log/tickwork/consume.log").read_text().splitlines()[-1]
 

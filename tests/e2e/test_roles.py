@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,28 +14,16 @@ import msgspec
 import pytest
 import yaml
 
+from tests.kits.playbook import TOOLS, play
 from tests.kits.wrappers import ROOT
 from tickwork.sources.atproto.settings import AtprotoSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-TOOLS = Path(sys.executable).parent
-
+NO_VECTORS = {"doab_vectors": False}
+"""Each job takes seconds."""
 HARVEST = "doab-harvest"
 BACKFILL = "doab-backfill"
-
-
-def play(inventory: Path, root: Path, *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "TICKWORK_DEMO_PREFIX": str(root), "ANSIBLE_FORCE_COLOR": "0"}
-    variables.setdefault("doab_vectors", False)  # each job takes seconds
-    return subprocess.run(
-        [TOOLS / "ansible-playbook", "playbooks/site.yml", "-i", inventory, "-e", json.dumps(variables), *options],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 class Deployment:
@@ -47,7 +34,7 @@ class Deployment:
 
     def deploy(self, *options: str, **variables: Any) -> list[str]:
         """Deploy; gives the names of the tasks that changed something."""
-        done = play(ROOT / "inventory" / "demo", self.root, *options, **variables)
+        done = play(self.root, *options, **NO_VECTORS, **variables)
         assert done.returncode == 0, done.stdout + done.stderr
         tasks = done.stdout.split("\nTASK [")
         return [task.partition("]")[0] for task in tasks if "\nchanged: [localhost]" in task]
@@ -200,7 +187,7 @@ def test_jobs_that_cannot_live_together_are_not_scheduled(half_armed: Deployment
     # A backfill that does not wait for the lock which the harvest takes in the same minutes.
     together = {HARVEST: {"schedule": "*/30 * * * *"}}
     before = scheduled()
-    done = play(ROOT / "inventory" / "demo", half_armed.root, tickwork_scheduler="cron", tickwork_overrides=together)
+    done = play(half_armed.root, **NO_VECTORS, tickwork_scheduler="cron", tickwork_overrides=together)
     assert done.returncode != 0
     said = " ".join(done.stdout.split())
     assert "doab-backfill does not wait for its locks, and at each of its ticks doab-harvest may hold them" in said
@@ -335,10 +322,10 @@ def test_what_cannot_work_is_refused_by_name_before_anything_is_installed(tmp_pa
     inventory = tmp_path / "hosts.json"
     inventory.write_text(json.dumps({"tickwork": {"hosts": hosts, "vars": common}}))
     # The first host alone must see the second, although the play is limited to one of them.
-    said = " ".join(play(inventory, tmp_path, "--limit", "first").stdout.split())
+    said = " ".join(play(tmp_path, "--limit", "first", inventory=inventory, **NO_VECTORS).stdout.split())
     assert REFUSED["first"][1] in said
     # The rules alone: nobody waits for what those that keep them would have installed.
-    done = play(inventory, tmp_path, "--limit", "all", "--check", "--tags", "always")
+    done = play(tmp_path, "--limit", "all", "--check", "--tags", "always", inventory=inventory, **NO_VECTORS)
     said = " ".join(done.stdout.split())
     for name, (_, words) in REFUSED.items():
         assert re.search(rf"(fatal|failed): \[{name}\]", said), name

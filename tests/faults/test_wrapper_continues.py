@@ -10,32 +10,33 @@ import pytest
 
 from tests.faults.jobs.oracle import Oracle
 from tests.faults.jobs.proofs import shell, taken, visitor
+from tests.kits.patience import PATIENCE_SECONDS
 from tests.kits.wrapper import DAY, is_free, no_progress_since, set_tally, skips, tally
 from tests.kits.wrappers import Wrapper
 
 
 def test_a_job_without_any_lock_does_not_overlap_itself(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        job = Wrapper(tmp_path, visitor(oracle, 30), locks=[], scheduler="systemd")
+        job = Wrapper(tmp_path, visitor(oracle, 300), locks=[], scheduler="systemd")
         tick = job.start()
         oracle.wait_for("job")
         assert job.tick().returncode == 75
         assert len(oracle.seen()) == 1
         assert not is_free(tmp_path / "lock" / "job.job")
         tick.terminate()
-        tick.communicate(timeout=60)
+        tick.communicate(timeout=PATIENCE_SECONDS)
         assert is_free(tmp_path / "lock" / "job.job")
 
 
 def test_its_own_lock_keeps_no_other_job_waiting(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        first = Wrapper(tmp_path, visitor(oracle, 30), name="first", locks=[], scheduler="systemd")
+        first = Wrapper(tmp_path, visitor(oracle, 300), name="first", locks=[], scheduler="systemd")
         second = Wrapper(tmp_path, shell("exit 3"), name="second", locks=[], scheduler="systemd")
         tick = first.start()
         oracle.wait_for("job")
         assert second.tick().returncode == 3
         tick.terminate()
-        tick.communicate(timeout=60)
+        tick.communicate(timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("locks", [["shared"], []], ids=["shared", "own"])
@@ -44,7 +45,7 @@ def test_a_tick_during_the_pass_of_a_job_that_continues_leaves_no_trace(
     tmp_path: Path, locks: list[str], scheduler: str
 ) -> None:
     with Oracle() as oracle:
-        job = Wrapper(tmp_path, visitor(oracle, 30), locks=locks, continues=True, scheduler=scheduler)
+        job = Wrapper(tmp_path, visitor(oracle, 300), locks=locks, continues=True, scheduler=scheduler)
         tick = job.start()
         oracle.wait_for("job")
         metrics = tmp_path / "metrics" / "job.tick.prom"
@@ -55,7 +56,7 @@ def test_a_tick_during_the_pass_of_a_job_that_continues_leaves_no_trace(
         assert (job.log.read_text(), skips(job), tally(job), metrics.exists()) == before
         assert len(oracle.seen()) == 1
         tick.terminate()
-        tick.communicate(timeout=60)
+        tick.communicate(timeout=PATIENCE_SECONDS)
         oracle.wait_until_alone()
         job.start().terminate()
         assert job.outcomes()[0] == "more"
@@ -63,7 +64,7 @@ def test_a_tick_during_the_pass_of_a_job_that_continues_leaves_no_trace(
 
 def test_by_hand_one_is_told_that_its_pass_is_under_way(tmp_path: Path) -> None:
     with Oracle() as oracle:
-        job = Wrapper(tmp_path, visitor(oracle, 30), continues=True, scheduler="hand", environment={})
+        job = Wrapper(tmp_path, visitor(oracle, 300), continues=True, scheduler="hand", environment={})
         tick = job.start()
         oracle.wait_for("job")
         answer = subprocess.run(
@@ -71,7 +72,7 @@ def test_by_hand_one_is_told_that_its_pass_is_under_way(tmp_path: Path) -> None:
         )
         assert (answer.returncode, answer.stderr) == (75, "tickwork: job busy: its pass is under way\n")
         tick.terminate()
-        tick.communicate(timeout=60)
+        tick.communicate(timeout=PATIENCE_SECONDS)
 
 
 def test_a_job_that_continues_still_counts_the_ticks_that_another_job_takes_from_it(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_truncated_repository_gives_no_delete():
 
 
 def test_the_difference_is_gone_through_without_keeping_it():
-    cid, many = kit.cid(b"").binary, 50_000
+    cid, many = kit.cid(b"").binary, 20_000
     stored = ((f"a.b.c/{number:07d}", cid) for number in range(0, 2 * many, 2))
     records = (Record(f"a.b.c/{number:07d}", cid, b"") for number in range(1, 2 * many, 2))
     tracemalloc.start()
