@@ -108,3 +108,12 @@ def test_the_command_names_the_faults_and_exits_with_2(tmp_path: Path) -> None:
     settings.write_text('[jobs.drain]\ncommand = ["x"]\nschedule = "0 * * * *"\n')
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1 jobs are deployed, nothing is wrong with them\n")
+
+
+def test_a_wrong_key_of_any_source_is_found_before_a_pass_meets_it(tmp_path: Path) -> None:
+    settings = tmp_path / "tickwork.toml"
+    settings.write_text("[atproto]\nhost_rate = 0.1\n")
+    command = [sys.executable, "-m", "tickwork", "--config", str(settings), "--state", str(tmp_path), "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "`host_rate` is now called `host_interval_seconds`" in done.stderr

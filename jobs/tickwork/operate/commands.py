@@ -215,6 +215,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     from tickwork.operate.schedule_rules import faults
 
     deployment: Deployment = context.obj
+    deployment.jobs()  # reads the tables of all sources, so that a wrong key is found before a pass meets it
     found = faults(deployment.settings.jobs, deployment.paths)
     if as_json:
         print(json.dumps(found, indent=1))
