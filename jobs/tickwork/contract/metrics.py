@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from tickwork.contract import files
+
 _DURATION = "tickwork_job_pass_duration_seconds"
 _ITEMS = "tickwork_job_pass_items"
 _END = "tickwork_job_pass_end_timestamp_seconds"
@@ -49,10 +51,9 @@ def _write(folder: Path, job: str, values: dict[str, float]) -> None:
     text = "".join(f'{name}{{job="{job}"}} {value}\n' for name, value in values.items())
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.chmod(0o644)  # whoever collects them is another user
-        fresh.replace(path)
+        with files.whole(path, lasts=False) as fresh:
+            fresh.write_text(text, encoding="utf-8")
+            fresh.chmod(0o644)  # whoever collects them is another user
 
 
 def _path(folder: Path, job: str) -> Path:

@@ -1,7 +1,7 @@
 """Which URLs and addresses we speak to: URLs out of data must not reach into the operator's own network.
 
 A name is judged by the addresses it resolves to, and the connection is made to an address that was judged (see
-`pinned`), so a second, different DNS answer changes nothing.
+`pinned_adapter`), so a second, different DNS answer changes nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A server that drips a header or a body byte by byte keeps every read within its timeout, for ever. So a thread of ours
 shuts the socket down from outside. What the reader then sees can look like an end in good order, so the flag `cut` must
-be asked before the end of a body is believed (`body`), and a header must end with its empty line (`pinned`).
+be asked before the end of a body is believed (`body`), and a header must end with its empty line (`pinned_adapter`).
 """
 
 from __future__ import annotations
