@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 PATIENCE_SECONDS = 60.0
 """Long enough for anything on a machine that is busy with other things. What hangs in a test hangs for longer."""
@@ -16,11 +15,3 @@ def until(condition: Callable[[], object], failure: str | Callable[[], object] =
     while not condition():
         assert time.monotonic() < end, failure() if callable(failure) else failure
         time.sleep(0.005)
-
-
-@contextmanager
-def promptly() -> Iterator[None]:
-    """Assert that the block ended because it was told to, and did not wait for what hangs in it."""
-    begun = time.monotonic()
-    yield
-    assert time.monotonic() - begun < PATIENCE_SECONDS
