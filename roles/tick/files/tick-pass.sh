@@ -66,14 +66,18 @@ tick_end() {
 # _tick_under_way BUSY: of a job that continues. While its own pass is under way a tick has nothing to do, and ends
 # without a word, a count or a metric.
 _tick_under_way() {
-  local fd own=job.$TICK_JOB
+  local fd rc own=job.$TICK_JOB
   if [ "$1" != "$own" ]; then
     # A shared lock is busy: by its own pass, or by another job's?
     { exec {fd}<"$TICK_LOCK_DIR/$own"; } 2>/dev/null || tick_cannot "cannot open the lock $TICK_LOCK_DIR/$own" 66
-    if flock -n -E 75 "$fd"; then
-      exec {fd}<&-
-      return 0
-    fi
+    flock -n -E 75 "$fd"
+    rc=$?
+    exec {fd}<&-
+    case $rc in
+      0) return 0 ;;
+      75) ;;
+      *) tick_cannot "flock on $TICK_LOCK_DIR/$own failed with $rc" 66 ;;
+    esac
   fi
   [ -n "${TICK_FOREGROUND:-}" ] || _tick_exit 0
   printf 'tickwork: %s busy: its pass is under way\n' "$TICK_JOB" >&2

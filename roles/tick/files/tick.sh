@@ -56,7 +56,7 @@ tick_lock() {
     fi
     # Holding one lock while waiting for another is how two jobs stop each other for good: let all go first.
     _tick_release
-    [ "$TICK_CONTINUES" -eq 0 ] || _tick_rarely _tick_under_way "$busy"
+    [ "${TICK_CONTINUES:-0}" -eq 0 ] || _tick_rarely _tick_under_way "$busy"
     left=$((deadline - EPOCHSECONDS))
     [ "$left" -gt 0 ] || _tick_skip "the lock $busy is busy"
     _tick_rarely : # now: while it waits, an upgrade may replace the files
