@@ -135,6 +135,15 @@ def test_increments_of_an_inverted_file_equal_rebuilds(rounds: list[Round], fact
     rounds_agree(rounds, factory=factory, nprobe=4)
 
 
+def test_an_index_that_cannot_tell_the_new_vectors_apart_is_made_anew(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    shelf = Shelf(tmp_path, factory="IVF3,SQ8", nprobe=3)
+    shelf.add([drawn(random, "zero", []) for _ in range(30)])
+    shelf.publish()
+    shelf.add([drawn(random, "random", []) for _ in range(12)])
+    assert shelf.publish().meta.index.trained_on == 42
+
+
 def test_an_index_that_is_only_changed_for_many_rounds_finds_as_much_as_one_made_anew(tmp_path: Path) -> None:
     dim, random = 32, np.random.default_rng(1)
     centres = random.standard_normal((60, dim))

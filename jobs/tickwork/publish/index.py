@@ -31,6 +31,7 @@ FLAT_BELOW = 20_000
 """Below so many vectors looking at all of them is as fast as an index, and exact."""
 PART = 65_536
 PROBES = 200
+OWN_PROBES = 50
 RECALL_AT = 10
 MAX_LOST_RECALL = 0.005
 """An index that was changed and finds so much less than when it was trained is trained anew."""
@@ -113,7 +114,24 @@ def _changed(context: CampaignContext, matrix: Matrix) -> tuple[Any, IndexMeta] 
             f"the index finds {meta.recall:.3f} of the nearest, {meta.recall_trained:.3f} when trained: it is made anew"
         )
         return None
+    if problem := unfound(made, matrix):
+        # One byte a number cannot tell apart what lies outside the range that it was trained on.
+        context.warn(f"{problem} after the changes: it is made anew")
+        return None
     return made, meta
+
+
+def unfound(made: Any, matrix: Matrix) -> str:  # noqa: ANN401
+    """What is wrong where an index does not find more than a tenth of the vectors that it has; empty where it does."""
+    if not len(matrix.ids):
+        return ""
+    places = np.unique(np.linspace(0, len(matrix.ids) - 1, OWN_PROBES).astype(np.int64))
+    vectors = matrix.vectors[places].astype(np.float32)
+    scores, found = made.search(vectors, 1)
+    # Among equal vectors any may come first; a lossy index may be off by what it loses.
+    own = (vectors * vectors).sum(axis=1)
+    lost = int(((found[:, 0] != matrix.ids[places]) & (scores[:, 0] < own - 0.05)).sum())
+    return f"the index does not find {lost} of {len(places)} vectors" if lost > len(places) // 10 else ""
 
 
 def _still_fits(context: CampaignContext, before: IndexMeta, count: int, dim: int) -> bool:

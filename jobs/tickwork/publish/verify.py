@@ -20,10 +20,9 @@ from tickwork.generation.meta import FORMAT, IDS, INDEX, SIMILAR, VECTORS, Index
 from tickwork.generation.model_info import ModelInfo
 from tickwork.publish.campaign_context import SNAPSHOT, CampaignContext
 from tickwork.publish.gather_vectors import ORIGIN, Origin
-from tickwork.publish.index import DESCRIPTION
+from tickwork.publish.index import DESCRIPTION, unfound
 from tickwork.store import changes
 
-PROBES = 50
 LIBRARIES = ("faiss-cpu", "faiss-gpu", "numpy", "torch", "transformers")
 
 
@@ -107,15 +106,8 @@ def _index(folder: Path, described: IndexMeta, matrix: Matrix) -> list[str]:
     index = read_index(folder, described)
     if index.ntotal != len(matrix.ids):
         return [f"the index has {index.ntotal} of {len(matrix.ids)} vectors"]
-    if not len(matrix.ids):
-        return []
-    places = np.unique(np.linspace(0, len(matrix.ids) - 1, PROBES).astype(np.int64))
-    vectors = matrix.vectors[places].astype(np.float32)
-    scores, found = index.search(vectors, 1)
-    # Among equal vectors any may come first; a lossy index may be off by what it loses.
-    own = (vectors * vectors).sum(axis=1)
-    lost = int(((found[:, 0] != matrix.ids[places]) & (scores[:, 0] < own - 0.05)).sum())
-    return [f"the index does not find {lost} of {len(places)} vectors"] if lost > len(places) // 10 else []
+    problem = unfound(index, matrix)
+    return [problem] if problem else []
 
 
 def _similar(context: CampaignContext, matrix: Matrix) -> list[str]:
