@@ -25,12 +25,15 @@ SOURCES = ("doab", "atproto")
 """The sources, in the order of `--help`. Adding one is its folder, its role and its name here."""
 
 COMMANDS = {
-    "embed": ("tickwork.vectors.commands:app", "Compute vectors for the texts of a corpus, in a bounded pass."),
-    "publish": ("tickwork.publish.commands:app", "Publish a corpus: a generation that can be searched."),
-    "generations": ("tickwork.publish.commands:generations", "List, verify, roll back or prune what is published."),
-    "search": ("tickwork.search.commands:app", "Search what is published, by words, by meaning, or both."),
-    "similar": ("tickwork.search.commands:app", "Show the items most similar to one."),
-    "serve": ("tickwork.serve.commands:app", "Serve what is published: pages, a JSON API, and Datasette."),
+    "embed": ("tickwork.vectors.commands:app", "Compute vectors for the texts of a corpus, in one bounded pass."),
+    "publish": ("tickwork.publish.commands:app", "Publish a corpus as a new generation that can be searched."),
+    "generations": (
+        "tickwork.publish.commands:generations",
+        "List, verify, roll back or prune the published generations.",
+    ),
+    "search": ("tickwork.search.commands:app", "Search what is published, by words, by meaning or both."),
+    "similar": ("tickwork.search.commands:app", "Show the items most similar to a given one."),
+    "serve": ("tickwork.serve.commands:app", "Serve what is published: web pages, a JSON API and Datasette."),
 }
 """What works on any corpus: where each command is declared, and its summary."""
 
@@ -92,15 +95,18 @@ def _version(wanted: bool) -> None:
 def main_callback(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option(envvar="TICKWORK_CONFIG", help="Settings file; /etc/tickwork/tickwork.toml if there.")
+        Path | None,
+        typer.Option(
+            envvar="TICKWORK_CONFIG", help="Settings file; by default /etc/tickwork/tickwork.toml, if it exists."
+        ),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option(envvar="TICKWORK_STATE", help="Keep everything under this folder instead.")
+        Path | None, typer.Option(envvar="TICKWORK_STATE", help="Keep all state under this folder instead.")
     ] = None,
     allow_private: Annotated[
-        list[str] | None, typer.Option(metavar="CIDR", help="Also call addresses of this network. Repeatable.")
+        list[str] | None, typer.Option(metavar="CIDR", help="Also allow calls to this private network. Repeatable.")
     ] = None,
-    job: Annotated[str, typer.Option(hidden=True, help="The job whose command this is; set by `tickwork run`.")] = "",
+    job: Annotated[str, typer.Option(hidden=True, help="The job this command runs for; set by `tickwork run`.")] = "",
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,

@@ -107,6 +107,6 @@ def test_a_stage_that_ends_without_a_trace_is_an_error_and_the_next_is_not_begun
         begun.append("run")
         yield from ()
 
-    with pytest.raises(RuntimeError, match="'crawl' has ended and left nothing"):
+    with pytest.raises(RuntimeError, match="'crawl' has ended, but its result is missing"):
         list(run_stages([Stage("crawl", lambda: False, run), Stage("merge", lambda: False, run)]))
     assert begun == ["run"]

@@ -46,7 +46,7 @@ def test_a_done_job_is_not_run(paths: Paths, capsys: pytest.CaptureFixture[str])
     [
         (Budget(items=3), "bound reached: 3 items"),
         (Budget(seconds=0), "bound reached: 0 seconds"),
-        (Budget(items=1), "bound reached: 1 items"),
+        (Budget(items=1), "bound reached: 1 item"),
     ],
 )
 def test_a_bound_ends_the_pass_with_more(paths: Paths, budget: Budget, reason: str) -> None:

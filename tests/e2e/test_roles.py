@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown": (
         job(timout="20m"),
-        "doab-backfill: a name is lower-case letters, digits and dashes, and these keys mean nothing: timout",
+        "doab-backfill: a name is lower-case letters, digits and dashes, and these keys are unknown: timout",
     ),
     "duration": (job(timeout="20 minutes"), "doab-backfill: timeout: '20 minutes' is not a duration"),
     "date": (job(schedule="0 0 30 2 *"), "doab-backfill: the schedule '0 0 30 2 *' never ticks"),
@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "lock": (job(locks=["doab-oai", "../etc"]), "doab-backfill: a lock's name is lower-case letters"),
     "fleet": (
         job(locks=[{"name": "doab-oai", "scope": "fleet"}]),
-        "doab-backfill: locks of scope fleet are not there yet",
+        "doab-backfill: locks of scope fleet are not supported yet",
     ),
     "broken": (job(command=["doab", "two\nlines"]), "no word and no value of the environment has a line break"),
     "starving": (

@@ -111,5 +111,5 @@ def test_a_job_whose_command_is_missing_is_called_failing(
     for found in (row_shown, explained):
         assert found["state"] == "failing"
         assert found["reason"].startswith("2 failures in a row")
-        assert "did not even begin" in found["reason"]
+        assert "the pass did not start" in found["reason"]
     assert f"tickwork logs {JOB}" in explained["mend"]

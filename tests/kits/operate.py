@@ -106,7 +106,7 @@ STATES = {
     "waiting": "the next tick tries again",
     "disarmed": "arm the host in the inventory",
     "never ran": "tickwork run doab-backfill",
-    "idle": "waits for its next tick",
+    "idle": "the next tick starts another",
 }
 
 

@@ -37,7 +37,7 @@ def test_rearming_without_a_reason_changes_nothing(tickwork: Tickwork, paths: Pa
     InState.halted(paths)
     said = tickwork("rearm", JOB, "--why", why)
     assert said.code == 2
-    assert "--why must say why" in said.err
+    assert "--why must not be empty" in said.err
     assert Markers(paths.job(JOB)).halted
 
 

@@ -107,7 +107,7 @@ def test_the_command_names_the_faults_and_exits_with_2(tmp_path: Path) -> None:
     assert "drain may run 1200 s" in json.loads(done.stdout)[0]
     settings.write_text('[jobs.drain]\ncommand = ["x"]\nschedule = "0 * * * *"\n')
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "1 jobs are deployed, nothing is wrong with them\n")
+    assert (done.returncode, done.stdout) == (0, "no problems found; jobs checked: 1\n")
 
 
 def test_a_wrong_key_of_any_source_is_found_before_a_pass_meets_it(tmp_path: Path) -> None:

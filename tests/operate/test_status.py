@@ -33,6 +33,29 @@ def test_status_gives_each_state_with_all_the_keys(tickwork: Tickwork, paths: Pa
     assert state in table[1]
 
 
+@pytest.mark.parametrize(
+    ("count", "failing", "waiting"),
+    [
+        (1, "failed once: KeyError", "lock busy at the last tick"),
+        (2, "2 failures in a row: KeyError", "lock busy at the last 2 ticks"),
+    ],
+)
+def test_status_counts_what_happened_once_as_one(
+    count: int, failing: str, waiting: str, tickwork: Tickwork, paths: Paths
+) -> None:
+    passed(paths, Outcome.CRASHED, reason="KeyError")
+    markers(paths)
+    tally = paths.job(JOB) / ".tally"
+    tally.write_text(f"{count:012} {0:012} {1:012}\n")
+    (row,) = tickwork("status", "--json").json()
+    assert (row["state"], row["reason"]) == ("failing", failing)
+    tally.write_text(f"{0:012} {0:012} {1:012}\n")
+    passed(paths)
+    (paths.job(JOB) / ".skips").write_text(f"{count:012} {count:012} {0:012}\n")
+    (row,) = tickwork("status", "--json").json()
+    assert (row["state"], row["reason"]) == ("waiting", waiting)
+
+
 def test_status_without_anything_lists_the_jobs_there_are(tickwork: Tickwork, paths: Paths) -> None:
     said = tickwork("status", "--json")
     assert {row["state"] for row in said.json()} == {"never ran"}

@@ -45,7 +45,7 @@ def test_what_does_not_name_a_server_is_no_host_to_clear(tickwork: Tickwork, pat
 def test_clearing_a_hold_before_anything_was_asked_is_an_error(tickwork: Tickwork, paths: Paths) -> None:
     said = tickwork("holds", "clear", HOST, "--why", "x")
     assert said.code == 2
-    assert "nothing was ever asked of it" in said.err
+    assert "it was never called" in said.err
     assert not paths.database("slots").exists()
 
 

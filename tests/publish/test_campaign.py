@@ -71,11 +71,11 @@ def test_each_pass_takes_up_what_the_settings_were_when_it_began(shelf: Shelf) -
 def test_full_asked_for_while_an_increment_is_under_way_begins_anew(shelf: Shelf) -> None:
     changed(shelf)
     shelf.run("publish", "doab", "--seconds", "0")
-    assert "begun anew: --full" in shelf.run("publish", "doab", "--full", "--seconds", "0").err
+    assert "starts over: --full" in shelf.run("publish", "doab", "--full", "--seconds", "0").err
     campaign = json.loads((shelf.generations.building / "campaign.json").read_text())
     assert campaign["full"]
     said = shelf.run("publish", "doab", "--full", "--seconds", "0")
-    assert "anew" not in said.err, "one that is full already goes on"
+    assert "starts over" not in said.err, "one that is full already goes on"
 
 
 def test_a_campaign_file_that_cannot_be_read_is_one_clear_line(shelf: Shelf) -> None:
@@ -174,7 +174,7 @@ def test_what_does_not_agree_with_itself_halts_and_is_not_published(shelf: Shelf
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.close()
     assert shelf.run("publish", "doab").code == HALTED
-    assert "does not agree with itself" in shelf.reason()
+    assert "is inconsistent and is not published" in shelf.reason()
     assert shelf.current().name == before
     shelf.generations.remove(building)
     shelf.run("rearm", "doab-publish", "--why", "mended")
@@ -221,7 +221,7 @@ def test_a_generation_damaged_before_it_was_made_current_is_removed_and_made_ane
         file.write(b"x")
     said = shelf.run("publish", "doab")
     assert said.code == DRAINED
-    assert "vectors.npy is not what was written" in said.err
+    assert "vectors.npy has changed since it was written" in said.err
     agrees(shelf, shelf.current())
 
 

@@ -104,7 +104,7 @@ def test_a_part_is_not_begun_while_a_publication_is_under_way(shelf: Shelf) -> N
 @pytest.mark.parametrize(
     ("factory", "why"),
     [
-        ("Nonsense", "'Nonsense' is no index that FAISS knows: could not parse index string Nonsense"),
+        ("Nonsense", "'Nonsense' is not an index that FAISS knows: could not parse index string Nonsense"),
         ("IVF1000,Flat", "'IVF1000,Flat' cannot be trained on 60 vectors"),
         ("IVF4,PQ3", "PQ3"),
     ],
@@ -151,7 +151,7 @@ def test_a_gpu_that_is_not_there_is_a_clear_error_and_changes_nothing(shelf: She
     changed(shelf)
     before = shelf.current().name
     assert shelf.run("publish", "doab", *only, "--gpu").code == FAILED
-    assert "--gpu: there is no GPU to use" in shelf.reason()
+    assert "--gpu: no usable GPU" in shelf.reason()
     assert shelf.generations.names() == [before]
     assert not shelf.leftovers()
     agrees(shelf, shelf.publish("--cpu"))

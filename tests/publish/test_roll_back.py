@@ -140,7 +140,7 @@ def test_a_campaign_under_way_does_not_undo_a_roll_back(shelf: Shelf) -> None:
     shelf.run("rearm", "doab-publish", "--why", "mended")
     said = shelf.run("publish", "doab")
     assert said.code == DRAINED
-    assert f"it was from generation {newer}, and {older} is current" in said.err
+    assert f"it started from generation {newer}, but {older} is current" in said.err
     agrees(shelf, shelf.current())
 
 
@@ -158,7 +158,7 @@ def test_a_pass_that_ends_while_it_is_rolled_back_switches_to_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(Generations, "fresh_name", meanwhile)
         assert shelf.run("publish", "doab").code == 3
-    assert f"{older} was made current meanwhile" in shelf.reason()
+    assert f"{older} became current meanwhile" in shelf.reason()
     assert shelf.current().name == older
     assert shelf.generations.names() == [older, newer]
     agrees(shelf, shelf.publish())

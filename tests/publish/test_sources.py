@@ -117,8 +117,7 @@ def test_a_source_that_has_nothing_yet_is_said_and_no_fault(tmp_path: Path) -> N
     shelf = Shelf(tmp_path)
     said = shelf.run("publish", "doab")
     assert said.code == DRAINED
-    assert "there is no" in said.err
-    assert "doab.db yet" in said.err
+    assert "doab.db does not exist yet" in said.err
     assert not shelf.generations.folder.exists()
 
 
@@ -127,7 +126,7 @@ def test_a_source_that_is_missing_after_it_was_published_is_a_clear_error(shelf:
     shelf.paths.database("doab").rename(shelf.home / "away")
     for only in ((), ("--only", "index"), ("--only", "similar")):
         assert shelf.run("publish", "doab", *only).code == FAILED
-        assert "doab.db is missing, of which doab was published: restore it" in shelf.reason()
+        assert "doab.db is missing, from which doab was published: restore it" in shelf.reason()
     assert shelf.current().name == before
 
 

@@ -181,7 +181,7 @@ def test_a_missing_gpu_is_an_error_of_the_search_as_well(ask: Ask, monkeypatch: 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said = ask("search", "doab", "bees", "--gpu")
     assert said.code == 2
-    assert "there is no GPU to use" in said.err
+    assert "no usable GPU" in said.err
 
 
 # A generation that cannot be read.

@@ -190,10 +190,10 @@ def test_what_nobody_foresaw_is_a_page_without_details(service: Served, monkeypa
     monkeypatch.setattr(Searcher, "search", fail)
     answer = service.ask("/?q=bees&mode=words")
     assert answer.status == 500
-    assert "in our log" in answer.page.text
+    assert "in the server's log" in answer.page.text
     assert "secret" not in answer.text
     assert service.ask("/api/search?q=bees&mode=words").json() == {
-        "error": "Something is wrong here, and it is in our log."
+        "error": "Something went wrong here; it is in the server's log."
     }
 
 

@@ -208,7 +208,7 @@ def test_a_missing_model_leaves_the_other_corpora_their_meaning(
         return films._load()
 
     monkeypatch.setattr("tickwork.vectors.model.load_for", load_for)
-    reason = "is not possible here" if trouble else "begins in a moment"
+    reason = "is not possible here" if trouble else "will be possible in a moment"
     with Served(Library(Paths.under(deployment.state), [DOAB, FILMS], VectorSettings()), {}) as service:
         service.until(lambda: service.health()["meaning"] == "ready")
         service.until(lambda: service.health("films")["meaning"] == ("no such model" if trouble else "loading"))

@@ -150,9 +150,9 @@ def test_nothing_found_says_so(service: Served) -> None:
     [
         ("/?q=" + "x" * 501, 400, "the query has 501 characters"),
         ("/?mode=sql", 400, "there is no mode"),
-        ("/?limit=0&q=x", 400, "limit is a number"),
+        ("/?limit=0&q=x", 400, "limit must be a number"),
         ("/?f=colour%3Dred", 400, "doab has no field"),
-        ("/?f=nonsense", 400, "is no filter"),
+        ("/?f=nonsense", 400, "is not a filter"),
         ("/?f=year%3D%3C1", 400, "year is a number"),
         ("/?in=books&q=x", 404, "there is nothing called"),
         ("/browse/books", 404, "there is nothing called"),

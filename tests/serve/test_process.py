@@ -123,7 +123,7 @@ def test_a_port_in_use_is_an_error_that_names_it(deployment: Catalogue) -> None:
         port = taken.getsockname()[1]
         done = run(deployment, "--port", str(port))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"tickwork: cannot listen at 127.0.0.1 port {port}: Address already in use"
+    assert done.stderr.splitlines()[-1] == f"tickwork: cannot listen on 127.0.0.1 port {port}: Address already in use"
     assert "serving" not in done.stdout
 
 
@@ -131,7 +131,7 @@ def test_a_port_in_use_is_an_error_that_names_it(deployment: Catalogue) -> None:
 def test_an_address_that_is_not_ours_is_an_error(deployment: Catalogue, host: str) -> None:
     done = run(deployment, "--port", "0", "--host", host)
     assert done.returncode == 2
-    assert f"tickwork: cannot listen at {host} port 0: " in done.stderr
+    assert f"tickwork: cannot listen on {host} port 0: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -207,4 +207,4 @@ def test_announced_sockets_that_are_not_there_are_an_error(deployment: Catalogue
     command = [sys.executable, "-c", f"{code}; from tickwork.cli import main; main()", *deployment.command("serve")]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "tickwork: cannot listen at the socket that was handed over: " in done.stderr
+    assert "tickwork: cannot listen on the socket that was handed over: " in done.stderr

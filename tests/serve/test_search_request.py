@@ -109,18 +109,18 @@ def _read(arguments: dict[str, list[str]]) -> tuple[SearchRequest | None, Refuse
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        ({"q": ["x" * (MAX_QUERY + 1)]}, 400, "the query has 501 characters; 500 are the most"),
+        ({"q": ["x" * (MAX_QUERY + 1)]}, 400, "the query has 501 characters; at most 500 are allowed"),
         ({"q": ["a", "b"]}, 400, "q is given 2 times"),
         ({"mode": ["sql"]}, 400, "there is no mode 'sql'; the modes are both, words, meaning"),
         ({"in": ["books"]}, 404, "there is nothing called 'books'; there are doab, peertube"),
-        ({"f": [f"year={n}" for n in range(MAX_FILTERS + 1)]}, 400, "11 filters are too many; 10 are the most"),
+        ({"f": [f"year={n}" for n in range(MAX_FILTERS + 1)]}, 400, "11 filters are too many; at most 10 are allowed"),
         ({"f": ["x" * (MAX_FILTER + 1)]}, 400, "a filter has more than 300 characters"),
-        ({"sql": ["SELECT 1"]}, 400, "'sql' means nothing here"),
+        ({"sql": ["SELECT 1"]}, 400, "'sql' is not a known parameter"),
         *[
-            ({"limit": [n]}, 400, "limit is a number from 1 to 100")
+            ({"limit": [n]}, 400, "limit must be a number from 1 to 100")
             for n in ("0", "101", "-1", "1.0", "٣", "x", "9" * 99)
         ],
-        *[({"offset": [n]}, 400, "offset is a number from 0 to 10000") for n in ("10001", "-1", "1e3", " 1")],
+        *[({"offset": [n]}, 400, "offset must be a number from 0 to 10000") for n in ("10001", "-1", "1e3", " 1")],
     ],
 )
 def test_what_is_refused_says_why(arguments: dict[str, list[str]], status: int, says: str) -> None:

@@ -299,8 +299,8 @@ def test_words_work_while_the_model_is_being_loaded(deployment: Catalogue, model
         assert service.health()["meaning"] == "loading"
         said = service.ask("/api/search?q=bees").json()
         assert (said["mode"], said["results"][0]["title"]) == ("words", "Bees")
-        assert "begins in a moment" in said["notice"]
-        assert "these were found by words" in service.ask("/?q=bees").page.text
+        assert "will be possible in a moment" in said["notice"]
+        assert "these results were found by words" in service.ask("/?q=bees").page.text
         answer = service.ask("/api/search?q=bees&mode=meaning")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         assert service.ask("/?q=bees&mode=meaning").page.titled(1) == ["Not now"]

@@ -124,7 +124,7 @@ def test_a_hold_is_cleared_by_the_name_under_which_it_is_shown(tmp_path: Path) -
         assert slots.clear("repo.example:443", "ada", "they agreed") == "repo.example:443"
         assert [hold.host for hold in slots.holds()] == ["repo.example"]
         assert slots.clear("repo.example:443", "ada", "they agreed") == "repo.example"
-        with pytest.raises(OperatorError, match=r"^no hold is in force on repo\.example:443: see tickwork holds$"):
+        with pytest.raises(OperatorError, match=r"^there is no hold on repo\.example:443; see: tickwork holds$"):
             slots.clear("repo.example:443", "ada", "they agreed")
         with pytest.raises(OperatorError, match=r"^'a\.\.b' does not name a server: .* See tickwork holds$"):
             slots.clear("a..b", "ada", "they agreed")

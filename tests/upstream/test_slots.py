@@ -234,7 +234,7 @@ def test_clearing_a_hold_needs_a_reason_and_is_audited(slots: Slots, clock: Cloc
     assert slots.holds() == []
     assert rows(slots, "SELECT * FROM audit") == [(T0, HOST, "clear", "ada", "their operator said so")]
     assert rows(slots, "SELECT strikes FROM hosts") == [(0,)]
-    with pytest.raises(OperatorError, match="no hold is in force on repo"):
+    with pytest.raises(OperatorError, match="there is no hold on repo"):
         slots.clear(HOST, "ada", "again")
 
 

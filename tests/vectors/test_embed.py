@@ -156,7 +156,7 @@ def test_a_text_that_fails_is_recorded_and_the_others_are_embedded(
     fake_model.cannot = ("volume 5\n", "volume 17\n")
     said = embed_doab()
     assert said.code == 0
-    assert "2 texts could not be embedded, the first that of document 5" in said.err
+    assert "texts that could not be embedded: 2, the first is that of document 5" in said.err
     found = stored(books)
     assert [number for number, vector in found.items() if vector is None] == [5, 17]
     assert len(found) == 30

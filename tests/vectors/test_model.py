@@ -84,14 +84,17 @@ def test_a_model_is_found_in_a_folder_and_in_a_package(folder: Path, monkeypatch
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("pkg:there_is_none", "there is no package 'there_is_none' with a model; pip install tickwork.default-model"),
+        (
+            "pkg:there_is_none",
+            "there is no package 'there_is_none' with a model; run: pip install tickwork.default-model",
+        ),
         ("pkg:json", "there is no package 'json' with a model"),
         ("pkg:", "there is no package ''"),
         ("pkg:..model", "there is no package '..model'"),
         ("/no/such/folder", "the model /no/such/folder has no config.json, tokenizer.json, model.safetensors"),
-        ("minilm", "model 'minilm' is no pkg:MODULE, no folder and no hub's owner/name"),
-        ("", "model '' is no pkg:MODULE"),
-        ("a/b/c", "model 'a/b/c' is no pkg:MODULE"),
+        ("minilm", "model 'minilm' is neither pkg:MODULE, nor a folder, nor a hub's owner/name"),
+        ("", "model '' is neither pkg:MODULE"),
+        ("a/b/c", "model 'a/b/c' is neither pkg:MODULE"),
     ],
 )
 def test_a_model_that_is_nowhere_is_told_of_by_its_name(name: str, says: str) -> None:
@@ -132,10 +135,10 @@ def test_a_missing_file_of_a_model_is_named(folder: Path, name: str) -> None:
         ("model.safetensors", b"garbage", "cannot load the model in "),
         ("tokenizer.json", b"{", "cannot load the model in "),
         ("1_Pooling/config.json", b'{"pooling_mode_max_tokens": true}', "pooling by pooling_mode_max_tokens is not"),
-        ("1_Pooling/config.json", b'{"pooling_mode": "lasttoken"}', "pooling by lasttoken is not known"),
-        ("1_Pooling/config.json", b'{"pooling_mode": ["mean", "cls"]}', "is not known; mean and cls are"),
-        ("1_Pooling/config.json", b"{}", "pooling by nothing is not known"),
-        ("modules.json", b'[{"type": "sentence_transformers.models.Dense"}]', "a module 'Dense' is not known"),
+        ("1_Pooling/config.json", b'{"pooling_mode": "lasttoken"}', "pooling by lasttoken is not supported"),
+        ("1_Pooling/config.json", b'{"pooling_mode": ["mean", "cls"]}', "is not supported; use mean or cls"),
+        ("1_Pooling/config.json", b"{}", "pooling by nothing is not supported"),
+        ("modules.json", b'[{"type": "sentence_transformers.models.Dense"}]', "the module 'Dense' is not supported"),
         ("modules.json", b"{", "cannot read .*modules.json"),
     ],
 )
@@ -169,7 +172,7 @@ def test_a_model_pooled_by_its_first_token_gives_that_token_s_vector(folder: Pat
 
 
 def test_more_tokens_than_the_model_has_places_for_are_refused(folder: Path) -> None:
-    with pytest.raises(OperatorError, match=r"max_tokens 513: .* takes 512 at most"):
+    with pytest.raises(OperatorError, match=r"max_tokens 513: .* accepts 512 at most"):
         model.inspect(VectorSettings(model=str(folder), max_tokens=513), TEMPLATE)
     assert model.inspect(VectorSettings(model=str(folder), max_tokens=512), TEMPLATE).max_tokens == 512
 
@@ -221,7 +224,7 @@ def test_published_vectors_are_searched_with_their_own_model_whatever_the_settin
     other = VectorSettings(model=str(tmp_path / "another"), max_tokens=128)
     assert model.load_for(info, other, TEMPLATE, cpu).info == info
     (folder / "1_Pooling/config.json").write_text('{"pooling_mode": "cls"}')
-    with pytest.raises(OperatorError, match=r"the vectors are of another model .* embed and publish anew"):
+    with pytest.raises(OperatorError, match=r"the vectors come from another model .* embed and publish again"):
         model.load_for(info, other, TEMPLATE, cpu)
     shutil.rmtree(folder)
     with pytest.raises(OperatorError, match=f"the model {folder} has no config.json"):

@@ -62,7 +62,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_a_gpu_that_is_not_there_is_an_error_and_the_processor_is_no_substitute() -> None:
-    with pytest.raises(OperatorError, match=r"--gpu: there is no GPU to use: .* Use --cpu"):
+    with pytest.raises(OperatorError, match=r"--gpu: no usable GPU: .* Use --cpu"):
         device.open_device("gpu")
 
 
@@ -75,7 +75,7 @@ def test_a_pass_on_a_missing_gpu_embeds_nothing_and_fails(
     said = tickwork("embed", "doab", *filter(None, [option]), config=config("/nowhere", device=setting))
     assert said.code == 1, "a fault that the wrapper counts, not a pass with work left"
     assert "pass=crashed items=0" in said.err
-    assert "there is no GPU to use" in said.err
+    assert "no usable GPU" in said.err
     assert "Traceback" not in said.err
 
 

@@ -52,4 +52,4 @@ def run_stages(stages: Sequence[Stage], report: Callable[[StageReport], None] = 
         finally:
             report(StageReport(stage.name, units, items, time.monotonic() - begun, finished))
         if not finished:
-            raise RuntimeError(f"the stage {stage.name!r} has ended and left nothing that shows it is done")
+            raise RuntimeError(f"the stage {stage.name!r} has ended, but its result is missing")

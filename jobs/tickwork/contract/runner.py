@@ -147,7 +147,7 @@ def _refusal(markers: Markers) -> Outcome | None:
     """
     if markers.halted:
         why = markers.halted_reason() or "the marker gives no reason"
-        _tell(f'{markers.job} is halted: {why}. Mend it, then: tickwork rearm {markers.job} --why "..."')
+        _tell(f'{markers.job} is halted: {why}. Fix the cause, then run: tickwork rearm {markers.job} --why "..."')
         return Outcome.HALTED
     if markers.done:
         _tell(f'{markers.job} is done; to run it again: tickwork rearm {markers.job} --done --why "..."')

@@ -39,7 +39,7 @@ def read_secret(key: str, named: str) -> str:
     finally:
         os.close(descriptor)
     if len(content) > MAX_BYTES:
-        raise OperatorError(f"{key}: {path} has more than {MAX_BYTES} bytes, which is no secret")
+        raise OperatorError(f"{key}: {path} has more than {MAX_BYTES} bytes, too many for a secret")
     try:
         secret = content.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError:

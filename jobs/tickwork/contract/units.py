@@ -55,7 +55,7 @@ class Budget:
     def exhausted(self) -> str:
         """The bound that was reached, in words, or an empty string."""
         if self.remaining == 0:
-            return f"bound reached: {self.items} items"
+            return f"bound reached: {self.items} {'item' if self.items == 1 else 'items'}"
         if self.seconds_left == 0:
             return f"bound reached: {self.seconds:g} seconds"
         if self.size is not None and self.spent_size >= self.size:

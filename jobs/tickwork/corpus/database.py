@@ -18,5 +18,5 @@ def opened_source(path: Path, corpus: Corpus) -> Iterator[sqlite3.Connection]:
     """The database at `path` that holds the rows of `corpus`, read-only. Raises Transient while it has no feed."""
     with closing(database.connect(path, read_only=True)) as source:
         if not changes.is_followed(source, corpus.table):
-            raise Transient(f"{path} has no feed of changes yet: the next pass that writes to it adds one")
+            raise Transient(f"{path} has no feed of changes yet: the next pass that writes to it will add one")
         yield source

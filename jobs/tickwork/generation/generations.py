@@ -94,7 +94,9 @@ class Generations:
             raise OperatorError(f"{self.corpus} has no generation {name!r}; there are: {there}")
         generation = Generation(folder, read_meta(folder))
         if files.digest(folder / META)[:6] != name.rpartition("-")[2]:
-            raise OperatorError(f"generation {name} of {self.corpus} is damaged: {META} is not what was written")
+            raise OperatorError(
+                f"generation {name} of {self.corpus} is damaged: {META} has changed since it was written"
+            )
         return generation
 
     def verify(self, name: str, only: Iterable[str] | None = None) -> Generation:
@@ -108,7 +110,9 @@ class Generations:
             if not path.is_file():
                 raise OperatorError(f"generation {name} of {self.corpus} is damaged: {file} is missing")
             if files.digest(path) != expected:
-                raise OperatorError(f"generation {name} of {self.corpus} is damaged: {file} is not what was written")
+                raise OperatorError(
+                    f"generation {name} of {self.corpus} is damaged: {file} has changed since it was written"
+                )
         return generation
 
     def switch(self, name: str) -> None:

@@ -67,9 +67,11 @@ def read_meta(folder: Path) -> Meta:
     try:
         meta = msgspec.json.decode(path.read_bytes(), type=Meta)
     except (OSError, msgspec.DecodeError) as error:
-        raise OperatorError(f"cannot read {path}: {error}; roll back to another generation, or publish anew") from error
+        raise OperatorError(
+            f"cannot read {path}: {error}; roll back to another generation, or publish again"
+        ) from error
     if meta.format != FORMAT:
-        raise OperatorError(f"{path} is of format {meta.format}, this tickwork reads {FORMAT}: publish anew")
+        raise OperatorError(f"{path} has format {meta.format}, but this tickwork reads format {FORMAT}: publish again")
     return meta
 
 

@@ -119,12 +119,13 @@ def _state(
         return "held", hold.why, hold.since
     failing = markers.failing_since()
     if failing and (last is None or last.ended is None or failing > last.ended or last.outcome in _FAILED):
-        why = last.reason if last and last.outcome in _FAILED else "it did not even begin; see its log"
-        return "failing", f"{markers.failures()} failures in a row: {why}", failing
+        why = last.reason if last and last.outcome in _FAILED else "the pass did not start; see the log"
+        count = markers.failures()
+        return "failing", f"{count} failures in a row: {why}" if count > 1 else f"failed once: {why}", failing
     if last is None:
         return "never ran", "", None
-    if markers.skips()[1]:
-        return "waiting", f"lock busy at the last {markers.skips()[1]} ticks", last.ended
+    if skipped := markers.skips()[1]:
+        return "waiting", f"lock busy at the last {f'{skipped} ticks' if skipped > 1 else 'tick'}", last.ended
     if job.schedule and not job.armed and job.wrapper:
         return "disarmed", last.reason, last.ended
     return "idle", last.reason, last.ended

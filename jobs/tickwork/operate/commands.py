@@ -20,7 +20,7 @@ from tickwork.operate.board import Row, board, current_holds, slots
 from tickwork.operate.tables import moment, table
 from tickwork.options import AsJson
 
-Why = Annotated[str, typer.Option(help="The reason, for the audit.")]
+Why = Annotated[str, typer.Option(help="The reason; it is kept in the audit log.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", show_default=False)]
 
 holds_app = typer.Typer(invoke_without_command=True, help="Show which upstreams must not be called, and until when.")
@@ -52,12 +52,12 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def explain(context: typer.Context, job: JobName, as_json: AsJson = False) -> None:
-    """Say why a job is not running, and what sets it going."""
+    """Say why a job is not running, and how to get it going again."""
     deployment: Deployment = context.obj
     row = next((row for row in board(deployment) if row.job == job), None)
     if row is None:
         deployment.job(job)
-        raise OperatorError(f"{job} was never run and is not deployed; run it with: tickwork run {job}")
+        raise OperatorError(f"{job} has never run and is not deployed; to run it: tickwork run {job}")
     mend = _mend(row)
     if as_json:
         print(json.dumps({**row.as_dict(), "mend": mend}, indent=1))
@@ -79,17 +79,17 @@ def explain(context: typer.Context, job: JobName, as_json: AsJson = False) -> No
 
 def _mend(row: Row) -> str:
     """The command, or the patience, that mends the state."""
-    held = f"nothing: it goes on by itself after {moment(row.hold_until)}"
+    held = f"nothing: it resumes by itself after {moment(row.hold_until)}"
     return {
-        "halted": f'mend the cause, then: tickwork rearm {row.job} --why "..."',
+        "halted": f'fix the cause, then run: tickwork rearm {row.job} --why "..."',
         "done": f'nothing; to run it again: tickwork rearm {row.job} --done --why "..."',
-        "held": f'{held}. If the upstream agreed: tickwork holds clear HOST --why "..."',
-        "failing": f"see: tickwork logs {row.job}. It halts by itself if it goes on failing",
+        "held": f'{held}. If the upstream agrees: tickwork holds clear HOST --why "..."',
+        "failing": f"see: tickwork logs {row.job}. It halts by itself if it keeps failing",
         "running": "nothing: a pass is under way",
         "waiting": "nothing: the next tick tries again. A lock that stays busy for days halts the job",
         "disarmed": "arm the host in the inventory (tickwork_armed) and deploy again",
         "never ran": f"tickwork run {row.job}",
-    }.get(row.state, "nothing: it ended in good order and waits for its next tick")
+    }.get(row.state, "nothing: the last pass ended normally, and the next tick starts another")
 
 
 def run(context: typer.Context, job: JobName, as_json: AsJson = False) -> None:
@@ -124,7 +124,7 @@ def rearm(
     done: Annotated[bool, typer.Option("--done", help="Also clear .done, so that a drained job runs again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Clear a job's halt after its cause is mended; the reason goes into the audit."""
+    """Clear a job's halt once its cause is fixed; the reason is kept in the audit log."""
     deployment: Deployment = context.obj
     _must_be_known(deployment, job)
     _must_say_why(why)
@@ -164,21 +164,21 @@ def holds(context: typer.Context, as_json: AsJson = False) -> None:
 
 @holds_app.command("clear")
 def clear_hold(context: typer.Context, host: str, why: Why, as_json: AsJson = False) -> None:
-    """Lift the hold on HOST, because its operator agreed; the reason goes into the audit."""
+    """Lift the hold on HOST, because its operator agreed; the reason is kept in the audit log."""
     _must_say_why(why)
     with slots(context.obj.paths, read_only=False) as opened:
         if opened is None:
-            raise OperatorError(f"no hold is in force on {host}: nothing was ever asked of it")
+            raise OperatorError(f"there is no hold on {host}: it was never called")
         cleared = opened.clear(host, operator(), why)
     print(json.dumps({"host": cleared, "cleared": True}) if as_json else f"{cleared} may be called again")
 
 
 def manners(
     context: typer.Context,
-    days: Annotated[int, typer.Option(min=1, help="How many days back.")] = 7,
+    days: Annotated[int, typer.Option(min=1, help="Days to look back.")] = 7,
     as_json: AsJson = False,
 ) -> None:
-    """Show what each upstream heard from this machine, by day: requests, bytes, refusals, faults, holds."""
+    """Show this machine's traffic with each upstream, by day: requests, bytes, refusals, faults, holds."""
     with slots(context.obj.paths) as opened:
         found = opened.report(days) if opened else []
     names = ("day", "host", "requests", "bytes", "answers_429", "answers_503", "faults", "holds")
@@ -195,7 +195,7 @@ def manners(
 def logs(
     context: typer.Context,
     job: JobName,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="How many lines from the end.")] = 40,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="Number of lines to show.")] = 40,
     as_json: AsJson = False,
 ) -> None:
     """Show the end of a job's log."""
@@ -211,7 +211,7 @@ def logs(
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> None:
-    """Check the jobs of this host: nobody starves under a lock, passes end before the next tick, nothing is missing."""
+    """Check this host's jobs: no job starves for a lock, passes end before the next tick, nothing is missing."""
     from tickwork.operate.schedule_rules import faults
 
     deployment: Deployment = context.obj
@@ -220,7 +220,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        print("\n".join(found) or f"{len(deployment.settings.jobs)} jobs are deployed, nothing is wrong with them")
+        print("\n".join(found) or f"no problems found; jobs checked: {len(deployment.settings.jobs)}")
     if found:
         raise typer.Exit(OperatorError.exit_code)
 
@@ -233,4 +233,4 @@ def _must_be_known(deployment: Deployment, job: str) -> None:
 
 def _must_say_why(why: str) -> None:
     if not why.strip():
-        raise OperatorError("--why must say why; it is kept in the audit")
+        raise OperatorError("--why must not be empty: the reason is kept in the audit log")

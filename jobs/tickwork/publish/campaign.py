@@ -61,7 +61,7 @@ def begin(generations: Generations, asked: CampaignRequest, warn: Callable[[str]
     generations.sweep()
     under_way = read_request(generations.building)
     if under_way and (why := _outdated(under_way, asked)):
-        warn(f"the campaign to {_VERBS[under_way.kind]} {generations.corpus} is begun anew: {why}")
+        warn(f"the campaign to {_VERBS[under_way.kind]} {generations.corpus} starts over: {why}")
         under_way = None
     if under_way is None:
         generations.remove(generations.building)  # killed before its first file was whole, perhaps
@@ -78,7 +78,7 @@ def begin(generations: Generations, asked: CampaignRequest, warn: Callable[[str]
 def _outdated(under_way: CampaignRequest, asked: CampaignRequest) -> str:
     """Why a campaign must not go on, or an empty string."""
     if under_way.base != asked.base:  # rolled back meanwhile: nothing is to be had from what was taken back
-        return f"it was from generation {under_way.base or 'none'}, and {asked.base or 'none'} is current"
+        return f"it started from generation {under_way.base or 'none'}, but {asked.base or 'none'} is current"
     return "--full" if asked.full and not under_way.full and under_way.kind == asked.kind else ""
 
 
@@ -98,7 +98,7 @@ def finish_switch(generations: Generations, warn: Callable[[str], None]) -> Iter
         try:
             generations.verify(name)
         except OperatorError as error:
-            warn(f"what was to be made current is removed: {error}")
+            warn(f"removed a generation that was about to become current: {error}")
             generations.remove(generations.folder / name)
             continue
         _make_current(generations, name)
@@ -111,7 +111,7 @@ def _make_current(generations: Generations, name: str) -> None:
     current = generations.current_name()
     if campaign and current not in (campaign.base, name):
         generations.remove(generations.folder / name)
-        raise Transient(f"{current} was made current meanwhile: what was built from {campaign.base} is given up")
+        raise Transient(f"{current} became current meanwhile: what was built from {campaign.base} is discarded")
     generations.switch(name)
     (generations.folder / name / CAMPAIGN).unlink()
 
@@ -152,7 +152,7 @@ def _share_with_base(context: CampaignContext) -> Iterator[Unit]:
     try:
         base = context.generations.verify(context.request.base, shared)
     except OperatorError as error:
-        raise Impossible(f"{error}; publish anew: tickwork publish {context.corpus.name} --full") from error
+        raise Impossible(f"{error}; rebuild it: tickwork publish {context.corpus.name} --full") from error
     for name in shared:
         target = context.folder / name
         target.unlink(missing_ok=True)

@@ -74,7 +74,7 @@ class CampaignContext:
         try:
             return self.generations.open(self.request.base)
         except OperatorError as error:
-            self.warn(f"everything is made anew: {error}")
+            self.warn(f"rebuilding everything: {error}")
             return None
 
     @cached_property
@@ -91,7 +91,7 @@ class CampaignContext:
             return None
         path = self.base.folder / file
         if file not in self.base.meta.sha256 or not path.is_file() or files.digest(path) != self.base.meta.sha256[file]:
-            self.warn(f"{file} is made anew: that of generation {self.base.name} is damaged")
+            self.warn(f"rebuilding {file}: that of generation {self.base.name} is damaged")
             return None
         return path
 
@@ -104,7 +104,7 @@ def read_request(folder: Path) -> CampaignRequest | None:
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
-        raise OperatorError(f"cannot read {path}: {error}; remove {folder} and publish anew") from error
+        raise OperatorError(f"cannot read {path}: {error}; remove {folder} and publish again") from error
 
 
 def write_request(folder: Path, campaign: CampaignRequest) -> None:

@@ -19,7 +19,7 @@ from tickwork.vectors.settings import vector_settings
 
 app = typer.Typer(no_args_is_help=True)
 
-_OF_INDEX = "Of the index, with --only index: "
+_OF_INDEX = "With --only index: "
 
 
 @app.command("publish")
@@ -31,21 +31,23 @@ def publish(
     ] = None,
     seconds: Seconds = 1080,
     full: Annotated[
-        bool, typer.Option("--full", help="Rebuild everything; take nothing from the generation before.")
+        bool, typer.Option("--full", help="Rebuild everything; reuse nothing from the previous generation.")
     ] = False,
-    factory: Annotated[str | None, typer.Option(help=_OF_INDEX + "its FAISS factory string.")] = None,
-    nlist: Annotated[int | None, typer.Option(min=1, help=_OF_INDEX + "its number of inverted lists.")] = None,
+    factory: Annotated[str | None, typer.Option(help=_OF_INDEX + "the FAISS factory string.")] = None,
+    nlist: Annotated[int | None, typer.Option(min=1, help=_OF_INDEX + "the number of inverted lists.")] = None,
     nprobe: Annotated[
-        int | None, typer.Option(min=1, help=_OF_INDEX + "the inverted lists that a search looks into.")
+        int | None, typer.Option(min=1, help=_OF_INDEX + "the number of inverted lists that a search probes.")
     ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="With --only similar: similar items of each item.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="With --only similar: the number of similar items per item.")
+    ] = None,
     threads: Threads = None,
     gpu: Gpu = None,
     no_lock: NoLock = False,
 ) -> None:
     """Publish a corpus, in bounded passes: snapshot, full text, index, similar items, verification, switch.
 
-    3 while stages are left; nothing is done while nothing has changed.
+    Exits with 3 while stages are left. Does nothing if nothing has changed since the current generation.
     """
     deployment: Deployment = context.obj
     if only != "index" and (factory, nlist, nprobe) != (None, None, None):
@@ -74,19 +76,19 @@ class _ListsByDefault(TyperGroup):
 generations = typer.Typer(
     cls=_ListsByDefault,
     no_args_is_help=True,
-    help="List, verify, roll back or prune what is published; `generations CORPUS` lists.",
+    help="List, verify, roll back or prune the published generations; `generations CORPUS` lists them.",
 )
 
 
 @generations.command("list")
 def list_generations(context: typer.Context, corpus_name: CorpusName, as_json: AsJson = False) -> None:
-    """List the generations of a corpus, the current one marked."""
+    """List the generations of a corpus; the current one is marked."""
     _print(_of(context, corpus_name), verify=False, as_json=as_json)
 
 
 @generations.command("verify")
 def verify_generations(context: typer.Context, corpus_name: CorpusName, as_json: AsJson = False) -> None:
-    """Compare every file of every generation with what was written; 1 if one is damaged."""
+    """Check every file of every generation against its checksum; exits with 1 if one is damaged."""
     _print(_of(context, corpus_name), verify=True, as_json=as_json)
 
 
@@ -94,7 +96,9 @@ def verify_generations(context: typer.Context, corpus_name: CorpusName, as_json:
 def prune_generations(
     context: typer.Context,
     corpus_name: CorpusName,
-    keep: Annotated[int, typer.Option(min=1, metavar="N", help="How many to keep, the current one among them.")],
+    keep: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of generations to keep, including the current one.")
+    ],
 ) -> None:
     """Remove all but the newest generations and the current one."""
     for name in _of(context, corpus_name).prune(keep):
@@ -117,7 +121,7 @@ def roll_back(
             raise OperatorError(f"{found.corpus} has no generation before {current or 'the first'}")
         name = earlier[-1]
     if name == current:
-        raise OperatorError(f"{name} is current already")
+        raise OperatorError(f"{name} is already current")
     found.verify(name)
     job = f"{found.corpus}-publish"
     markers = Markers(deployment.paths.job(job), makes_folder=deployment.paths.makes_locks)

@@ -67,7 +67,7 @@ def the_model(corpus: Corpus, store: VectorStore) -> ModelInfo | None:
     if len(models) > 1:
         kinds = ", ".join(f"{count} of {info.name} ({info.fingerprint[:8]})" for info, count in models)
         raise Transient(
-            f"the vectors of {corpus.name} are of different models: {kinds}."
+            f"the vectors of {corpus.name} come from different models: {kinds}."
             f" Embedding replaces the old ones: tickwork embed {corpus.name}"
         )
     return models[0][0] if models else None

@@ -59,7 +59,7 @@ def index(context: CampaignContext) -> Iterator[Unit]:
             if context.request.kind == "index":
                 raise Impossible(str(error)) from error
             # There are too few vectors yet, or only few are left: they are searched all the same.
-            context.warn(f"{error}; a flat index is made instead")
+            context.warn(f"{error}; building a flat index instead")
             factory = "Flat"
             made = _wrapped(factory, matrix)
         meta = _describe(context, matrix, made, factory, trained_on=len(matrix.ids))
@@ -111,12 +111,12 @@ def _changed(context: CampaignContext, matrix: Matrix) -> tuple[Any, IndexMeta] 
     meta = msgspec.structs.replace(meta, recall_trained=base.meta.index.recall_trained)
     if meta.recall < meta.recall_trained - MAX_LOST_RECALL:
         context.warn(
-            f"the index finds {meta.recall:.3f} of the nearest, {meta.recall_trained:.3f} when trained: it is made anew"
+            f"the index finds {meta.recall:.3f} of the nearest, {meta.recall_trained:.3f} when trained: rebuilding it"
         )
         return None
     if problem := unfound(made, matrix):
         # One byte a number cannot tell apart what lies outside the range that it was trained on.
-        context.warn(f"{problem} after the changes: it is made anew")
+        context.warn(f"{problem} after the changes: it is rebuilt")
         return None
     return made, meta
 
@@ -161,7 +161,7 @@ def _make(factory: str, dim: int) -> Any:  # noqa: ANN401
     try:
         return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise Impossible(f"{factory!r} is no index that FAISS knows: {_reason(error)}") from error
+        raise Impossible(f"{factory!r} is not an index that FAISS knows: {_reason(error)}") from error
 
 
 def _reason(error: RuntimeError) -> str:
@@ -225,7 +225,7 @@ def _in_parts(context: CampaignContext, matrix: Matrix, factory: str) -> Generat
 
 def _train_on_gpu(ivf: Any) -> None:  # noqa: ANN401
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
-        raise OperatorError("--gpu: this FAISS has no GPU to use: install tickwork[gpu], or use --cpu")
+        raise OperatorError("--gpu: this FAISS cannot use a GPU: install tickwork[gpu], or use --cpu")
     ivf.clustering_index = faiss.index_cpu_to_all_gpus(faiss.IndexFlatIP(ivf.d))
 
 

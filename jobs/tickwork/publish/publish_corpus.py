@@ -75,8 +75,8 @@ def _has_documents(paths: Paths, corpus: Corpus, published: Generations, one_pas
     path = paths.database(corpus.database)
     if not path.exists():
         if published.names():
-            raise OperatorError(f"{path} is missing, of which {corpus.name} was published: restore it from a copy")
-        one_pass.notes.append(f"there is no {path} yet")
+            raise OperatorError(f"{path} is missing, from which {corpus.name} was published: restore it from a copy")
+        one_pass.notes.append(f"{path} does not exist yet")
         return False
     with opened_source(path, corpus):
         return True

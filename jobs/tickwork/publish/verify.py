@@ -39,7 +39,7 @@ def verify(context: CampaignContext) -> Iterator[Unit]:
     problems += _similar(context, matrix)
     if problems:
         raise Halt(
-            f"what was built of {context.corpus.name} does not agree with itself, and is not published:"
+            f"what was built of {context.corpus.name} is inconsistent and is not published:"
             f" {'; '.join(problems)}. Remove {context.folder}, then re-arm"
         )
     if context.request.kind == "publish" or base is None:
@@ -82,13 +82,13 @@ def _items(context: CampaignContext, matrix: Matrix) -> tuple[int, list[str]]:
     with closing(database.connect(context.folder / f"{context.corpus.name}.db", read_only=True)) as items:
         ids = np.array([row[0] for row in items.execute("SELECT id FROM items ORDER BY id")], np.int64)
         if strangers := len(np.setdiff1d(matrix.ids, ids, assume_unique=True)):
-            problems.append(f"{strangers} vectors belong to no item")
+            problems.append(f"vectors without an item: {strangers}")
     snapshot = context.folder / SNAPSHOT
     if snapshot.exists():
         with closing(database.connect(snapshot, read_only=True)) as source:
             live = source.execute(f"SELECT count(*) FROM ({context.corpus.select})").fetchone()[0]  # noqa: S608
         if live != len(ids):
-            problems.append(f"there are {len(ids)} items of {live} documents")
+            problems.append(f"{len(ids)} items for {live} documents")
     return len(ids), problems + _full_text(context.folder / f"{context.corpus.name}.db")
 
 
@@ -98,7 +98,7 @@ def _full_text(path: Path) -> list[str]:
         try:
             items.execute("INSERT INTO items_fts (items_fts, rank) VALUES ('integrity-check', 1)")
         except sqlite3.DatabaseError as error:
-            return [f"the full-text index does not fit the items ({error})"]
+            return [f"the full-text index does not match the items ({error})"]
     return []
 
 
@@ -115,11 +115,11 @@ def _similar(context: CampaignContext, matrix: Matrix) -> list[str]:
     with closing(database.connect(context.folder / SIMILAR, read_only=True)) as similar:
         sources = similar.execute("SELECT count(*) FROM lists").fetchone()[0]
         if sources != len(matrix.ids):
-            problems.append(f"there are {sources} lists of similar items for {len(matrix.ids)} vectors")
+            problems.append(f"{sources} lists of similar items for {len(matrix.ids)} vectors")
         expected = len(matrix.ids) * min(context.request.top_k, max(0, len(matrix.ids) - 1))
         entries = similar.execute("SELECT count(*) FROM similar").fetchone()[0]
         if entries != expected:
-            problems.append(f"there are {entries} similar items instead of {expected}")
+            problems.append(f"{entries} similar items instead of {expected}")
     return problems
 
 

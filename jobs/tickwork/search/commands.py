@@ -25,22 +25,25 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="Items to show.")]
-AsJson = Annotated[bool, typer.Option("--json", help="A JSON list of id, identifier, title, score, snippet.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Number of items to show.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON list of id, identifier, title, score and snippet.")]
 
 
 @app.command("search")
 def search(
     context: typer.Context,
     corpus_name: CorpusName,
-    query: Annotated[str, typer.Argument(help="What to look for.")] = "",
-    mode: Annotated[Literal["words", "meaning", "both"], typer.Option(help="How to look for it.")] = "both",
+    query: Annotated[str, typer.Argument(help="The query.")] = "",
+    mode: Annotated[
+        Literal["words", "meaning", "both"], typer.Option(help="Search by words, by meaning or both.")
+    ] = "both",
     limit: Limit = 10,
     filters: Annotated[
-        list[str] | None, typer.Option("--filter", metavar="FIELD=VALUE", help="Only such items. Repeatable.")
+        list[str] | None,
+        typer.Option("--filter", metavar="FIELD=VALUE", help="Only items that match this filter. Repeatable."),
     ] = None,
     queries: Annotated[
-        Path | None, typer.Option(help="File of queries, one a line; each is answered by a JSON list on a line.")
+        Path | None, typer.Option(help="File of queries, one per line; each is answered with one line of JSON, a list.")
     ] = None,
     threads: Threads = None,
     gpu: Gpu = None,
@@ -74,7 +77,7 @@ def similar(
     limit: Limit = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Show the items most similar to one."""
+    """Show the items most similar to a given one."""
     deployment: Deployment = context.obj
     corpus, generation = _current(deployment, corpus_name)
     settings = vector_settings(deployment)

@@ -28,16 +28,16 @@ def parse(corpus: Corpus, texts: Sequence[str]) -> list[Filter]:
     for text in texts:
         match = _FILTER.fullmatch(text.strip())
         if not match:
-            raise OperatorError(f"{text!r} is no filter; write FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER")
+            raise OperatorError(f"{text!r} is not a filter; write FIELD=VALUE, FIELD>=NUMBER or FIELD<=NUMBER")
         field, relation, value = match["field"], match["relation"], match["value"].strip()
         value = value.encode("utf-8", "replace").decode()  # what a command line has of bytes that are no text
         if field not in kinds:
             raise OperatorError(f"{corpus.name} has no field {field!r}; the fields are: {', '.join(kinds)}")
         if kinds[field] == "number":
             if not re.fullmatch(r"-?\d{1,15}(\.\d{1,6})?", value, re.ASCII):
-                raise OperatorError(f"{field} is a number, {value!r} is none")
+                raise OperatorError(f"{field} is a number, but {value!r} is not")
         elif relation != "=":
-            raise OperatorError(f"{field} is a text: it can be equal to one, not {relation}")
+            raise OperatorError(f"{field} is a text: use =, not {relation}")
         found.append(Filter(field, relation, value))
     return found
 

@@ -178,7 +178,7 @@ class Searcher:
     def _by_meaning(self, query: str, limit: int, filters: Sequence[Filter]) -> dict[int, float]:
         if not self.generation.meta.vectors:
             raise OperatorError(
-                f"nothing of {self.corpus.name} is embedded in what is published: tickwork embed {self.corpus.name},"
+                f"the current generation of {self.corpus.name} has no vectors; run: tickwork embed {self.corpus.name},"
                 f" then tickwork publish {self.corpus.name}. Until then search with --mode words"
             )
         vector = self._encode([query])

@@ -33,14 +33,16 @@ AT_ONCE = 200
 @app.command("serve")
 def serve(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8001,
-    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks for a new generation.")] = 2.0,
-    ready_file: Annotated[Path | None, typer.Option(help="Write the address there once requests are answered.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8001,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two checks for a new generation.")] = 2.0,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write the address to this file once requests are answered.")
+    ] = None,
     threads: Threads = 1,
     gpu: Gpu = None,
 ) -> None:
-    """Serve what is published: pages, a JSON API, and Datasette; until it is told to stop."""
+    """Serve what is published until stopped: web pages, a JSON API and Datasette."""
     # Many small searches: threads within each would only get into each other's way. Read when torch is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     deployment: Deployment = context.obj
@@ -101,5 +103,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(AT_ONCE)
     except OSError as error:
         where = "the socket that was handed over" if handed_over else f"{host} port {port}"
-        raise OperatorError(f"cannot listen at {where}: {error.strerror or error}") from error
+        raise OperatorError(f"cannot listen on {where}: {error.strerror or error}") from error
     return listening

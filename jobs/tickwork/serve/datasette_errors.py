@@ -48,6 +48,6 @@ def _told(exception: Exception, has_arguments: bool) -> Any:  # noqa: ANN401
         exception.status = exception.status if exception.status < 500 else 400
         return exception
     if has_arguments and isinstance(exception, _OF_ARGUMENTS):
-        return DatasetteError(f"This cannot be answered: {exception}", status=400)
+        return DatasetteError(f"This request cannot be answered: {exception}", status=400)
     log.error("a page of Datasette's failed", exc_info=exception)
-    return DatasetteError("Something is wrong here, and it is in our log.", status=500)
+    return DatasetteError("Something went wrong here; it is in the server's log.", status=500)

@@ -121,7 +121,7 @@ class Routes:
             raise RefusedError(503, "That took too long; ask for less, or try again in a moment.") from error
         except Exception as error:
             log.exception("a request failed")
-            raise RefusedError(500, "Something is wrong here, and it is in our log.") from error
+            raise RefusedError(500, "Something went wrong here; it is in the server's log.") from error
 
     async def _described(self) -> Response:
         return Response(_OPENAPI, content_type="application/json; charset=utf-8")

@@ -68,13 +68,13 @@ def read(arguments: Mapping[str, Sequence[str]], corpora: Sequence[str], known: 
     """The question of a query string, which may have the `known` arguments. Raises RefusedError with 400 or 404."""
     unknown = sorted(set(arguments) - set(known))
     if unknown:
-        raise RefusedError(400, f"{unknown[0][:40]!r} means nothing here; known are {', '.join(known)}")
+        raise RefusedError(400, f"{unknown[0][:40]!r} is not a known parameter; they are {', '.join(known)}")
     for name, values in arguments.items():
         if name != "f" and len(values) > 1:
             raise RefusedError(400, f"{name} is given {len(values)} times")
     text, mode = _one(arguments, "q").strip(), _one(arguments, "mode", "both")
     if len(text) > MAX_QUERY:
-        raise RefusedError(400, f"the query has {len(text)} characters; {MAX_QUERY} are the most")
+        raise RefusedError(400, f"the query has {len(text)} characters; at most {MAX_QUERY} are allowed")
     if mode not in MODES:
         raise RefusedError(400, f"there is no mode {mode[:40]!r}; the modes are {', '.join(MODES)}")
     corpus = _one(arguments, "in")
@@ -84,7 +84,7 @@ def read(arguments: Mapping[str, Sequence[str]], corpora: Sequence[str], known: 
         )
     given = arguments.get("f", ())
     if len(given) > MAX_FILTERS:
-        raise RefusedError(400, f"{len(given)} filters are too many; {MAX_FILTERS} are the most")
+        raise RefusedError(400, f"{len(given)} filters are too many; at most {MAX_FILTERS} are allowed")
     if any(len(one) > MAX_FILTER for one in given):
         raise RefusedError(400, f"a filter has more than {MAX_FILTER} characters")
     return SearchRequest(
@@ -104,5 +104,5 @@ def _one(arguments: Mapping[str, Sequence[str]], name: str, default: str = "") -
 def _number(arguments: Mapping[str, Sequence[str]], name: str, default: int, least: int, most: int) -> int:
     text = _one(arguments, name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise RefusedError(400, f"{name} is a number from {least} to {most}")
+        raise RefusedError(400, f"{name} must be a number from {least} to {most}")
     return int(text)

@@ -24,7 +24,7 @@ MOST_VALUES = 8
 MAX_SNIPPET = 400
 """Characters: thirty words can be a book where words are not told apart."""
 
-_BEGINS = "begins in a moment"
+_BEGINS = "will be possible in a moment"
 _IMPOSSIBLE = "is not possible here"
 
 
@@ -67,7 +67,7 @@ def answer(library: Library, request: SearchRequest) -> SearchResult:
     """Search, or without a text go through the items. Raises RefusedError."""
     generations = [one for name, one in library.open_generations().items() if request.corpus in ("", name)]
     if not request.text and len(generations) > 1:
-        raise RefusedError(400, "give a query (q), or say in what to look (in)")
+        raise RefusedError(400, "give a query (q), or name a corpus (in)")
     asked = _that_have(generations, request.filters)
     mode, by_meaning, notice = _mode([opened for opened, _ in asked], request)
     found = SearchResult(
@@ -145,7 +145,7 @@ def _mode(generations: Sequence[OpenGeneration], request: SearchRequest) -> tupl
     reason = _BEGINS if _BEGINS in missing.values() else _IMPOSSIBLE
     if request.mode == "meaning" and generations:
         raise RefusedError(503, f"Searching by meaning {reason}.")
-    return "words", [], f"Searching by meaning {reason}; these were found by words." if generations else ""
+    return "words", [], f"Searching by meaning {reason}; these results were found by words." if generations else ""
 
 
 def _that_have(
@@ -210,7 +210,7 @@ def _searching(opened: OpenGeneration) -> Iterator[Searcher]:
         with opened.searcher(SECONDS) as searcher:
             yield searcher
     except queue.Empty as error:
-        raise RefusedError(503, "Too many are searching; try again in a moment.") from error
+        raise RefusedError(503, "Too many searches at once; try again in a moment.") from error
     except NotReadyError as error:
         raise RefusedError(503, f"Searching by meaning {_BEGINS}.") from error
     except sqlite3.OperationalError as error:

@@ -71,7 +71,7 @@ def _refusal(scope: Scope, *, ours: bool) -> tuple[int, str] | None:
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     query: bytes = scope.get("query_string") or b""
     if scope["method"] not in ("GET", "HEAD"):
-        return 405, "Everything here is read only."
+        return 405, "Everything here is read-only."
     if len(raw) + len(query) > MAX_ADDRESS:
         return 414, f"The address is longer than {MAX_ADDRESS} bytes."
     if _is_about_datasette(scope["path"]):

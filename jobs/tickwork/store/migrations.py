@@ -22,7 +22,7 @@ def migrate(connection: sqlite3.Connection, schema: str, version: int) -> None:
     if found == version:
         return
     if found > version:
-        raise OperatorError(f"the database is of schema {found}, newer than this version's {version}: upgrade tickwork")
+        raise OperatorError(f"the database has schema {found}, newer than this version's {version}: upgrade tickwork")
     from sqlite_utils import Database
 
     with transaction(connection, schema):

@@ -223,7 +223,7 @@ class Slots:
         is empty or no hold is in force.
         """
         if not why.strip():
-            raise OperatorError(f'a hold is only cleared with a reason: tickwork holds clear {host} --why "..."')
+            raise OperatorError(f'give a reason to clear a hold: tickwork holds clear {host} --why "..."')
         try:
             # As `tickwork holds` shows it, or with the port that its scheme takes for granted.
             keys = [host_key(host.strip(), scheme) for scheme in ("", *DEFAULT_PORTS)]
@@ -240,7 +240,7 @@ class Slots:
                 if cleared.rowcount:
                     db.execute("INSERT INTO audit VALUES (?, ?, 'clear', ?, ?)", (now, key, who, why.strip()))
                     return key
-        raise OperatorError(f"no hold is in force on {keys[0]}: see tickwork holds")
+        raise OperatorError(f"there is no hold on {keys[0]}; see: tickwork holds")
 
     def report(self, days: int) -> list[Traffic]:
         """Traffic of the last `days` UTC days (1 is today), newest day first, then by host."""

@@ -22,12 +22,12 @@ def embed(
     corpus_name: CorpusName,
     limit: Annotated[int | None, option_limit("texts")] = None,
     seconds: Seconds = 1080,
-    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens computed at once.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per batch.")] = None,
     threads: Threads = None,
     gpu: Gpu = None,
     no_lock: NoLock = False,
 ) -> None:
-    """Give the texts of a corpus vectors, in a bounded pass; 3 while texts are left."""
+    """Compute vectors for the texts of a corpus, in one bounded pass; exits with 3 while texts are left."""
     deployment: Deployment = context.obj
     corpus = deployment.corpus(corpus_name)
     settings = vector_settings(deployment, gpu=gpu, threads=threads, batch_tokens=batch_tokens)

@@ -52,7 +52,7 @@ def _try_gpu() -> None:
 
     if not torch.cuda.is_available():
         build = "this build of torch is for CPUs" if not torch.version.cuda else "the driver offers no GPU"
-        raise OperatorError(f"--gpu: there is no GPU to use: {build}. Use --cpu, or install torch for this GPU")
+        raise OperatorError(f"--gpu: no usable GPU: {build}. Use --cpu, or install torch for this GPU")
     try:
         # A build that lacks this GPU's architecture only fails when something runs.
         probe = torch.ones(16, 16, device="cuda", dtype=torch.bfloat16)

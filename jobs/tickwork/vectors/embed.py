@@ -23,7 +23,7 @@ WINDOW = 2048
 """Changes looked at in one go: enough to sort their texts by length, few enough to hold in memory."""
 
 NO_TEXT = "it has no text"
-NO_VECTOR = "the model makes no vector of it"
+NO_VECTOR = "the model gives no vector for it"
 
 
 def nothing_to_do(corpus: Corpus, source: sqlite3.Connection, store: VectorStore, settings: str) -> bool:
@@ -147,7 +147,7 @@ def _compute(
         with store.transaction():
             store.put([(item.id, item.seq, number, item.hash, dtype, None, NO_VECTOR) for item in failed.values()])
         first = min(item.id for item in failed.values())
-        one_pass.warn(f"{len(failed)} texts could not be embedded, the first that of document {first}")
+        one_pass.warn(f"texts that could not be embedded: {len(failed)}, the first is that of document {first}")
         yield Unit(items=0, note=f"{len(failed)} failed")
 
 

@@ -132,8 +132,8 @@ def load_for(info: ModelInfo | None, settings: VectorSettings, template: str, de
     found = load(settings, template, device)
     if found.info.fingerprint != info.fingerprint:
         raise OperatorError(
-            f"the vectors are of another model ({info.fingerprint[:8]}) than {info.name} is now"
-            f" ({found.info.fingerprint[:8]}): embed and publish anew, or put the old files back"
+            f"the vectors come from another model ({info.fingerprint[:8]}) than {info.name} is now"
+            f" ({found.info.fingerprint[:8]}): embed and publish again, or restore the old files"
         )
     return found
 
@@ -144,9 +144,9 @@ def inspect(settings: VectorSettings, template: str, folder: Path | None = None)
     config = _read_json(folder / "config.json")
     dim, positions = config.get("hidden_size"), config.get("max_position_embeddings", settings.max_tokens)
     if not isinstance(dim, int):
-        raise OperatorError(f"{folder / 'config.json'} has no hidden_size: this is no model that is known here")
+        raise OperatorError(f"{folder / 'config.json'} has no hidden_size: this kind of model is not supported")
     if settings.max_tokens > positions:
-        raise OperatorError(f"[vectors] max_tokens {settings.max_tokens}: {settings.model} takes {positions} at most")
+        raise OperatorError(f"[vectors] max_tokens {settings.max_tokens}: {settings.model} accepts {positions} at most")
     digest = hashlib.sha256()
     for name in ("model.safetensors", "tokenizer.json", "1_Pooling/config.json"):
         with (folder / name).open("rb") as file:
@@ -174,7 +174,7 @@ def locate(settings: VectorSettings) -> Path:
     elif _HUB_ID.fullmatch(name):
         folder = _of_hub(name, settings.revision)
     else:
-        raise OperatorError(f"[vectors] model {name!r} is no pkg:MODULE, no folder and no hub's owner/name")
+        raise OperatorError(f"[vectors] model {name!r} is neither pkg:MODULE, nor a folder, nor a hub's owner/name")
     missing = [file for file in _FILES if not (folder / file).is_file()]
     if missing:
         raise OperatorError(f"the model {name} has no {', '.join(missing)} in {folder}; see [vectors] model")
@@ -186,7 +186,7 @@ def _of_package(module: str) -> Path:
         path: str = import_module(module).get_model_path()
     except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two for what is no name
         raise OperatorError(
-            f"[vectors] model: there is no package {module!r} with a model; pip install tickwork[default-model]"
+            f"[vectors] model: there is no package {module!r} with a model; run: pip install tickwork[default-model]"
         ) from error
     return Path(path)
 
@@ -215,13 +215,13 @@ def _pooling(folder: Path) -> str:
     chosen = [said] if said else [old.get(k, k) for k, v in config.items() if k.startswith("pooling_mode_") and v]
     if chosen not in (["mean"], ["cls"]):
         raise OperatorError(
-            f"{folder}: pooling by {', '.join(map(str, chosen)) or 'nothing'} is not known; mean and cls are"
+            f"{folder}: pooling by {', '.join(map(str, chosen)) or 'nothing'} is not supported; use mean or cls"
         )
     modules = folder / "modules.json"
     for module in _read_json(modules, list) if modules.is_file() else []:
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind not in _MODULES:
-            raise OperatorError(f"{modules}: a module {kind!r} is not known; {', '.join(_MODULES)} are")
+            raise OperatorError(f"{modules}: the module {kind!r} is not supported; these are: {', '.join(_MODULES)}")
     return str(chosen[0])
 
 

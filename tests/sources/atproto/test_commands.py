@@ -48,13 +48,13 @@ def one_line(said: Said, message: str, code: int = 2) -> None:
         ("add", "name at least one account"),
         ("resync", "name at least one account"),
         ("remove", "name at least one account"),
-        ("add alice.example", "'alice.example' is no DID; write did:plc:... or did:web:..."),
-        ("add did:plc:", "'did:plc:' is no DID"),
-        (f"resync {DID} DID:plc:x", "'DID:plc:x' is no DID"),
+        ("add alice.example", "'alice.example' is not a valid DID; write did:plc:... or did:web:..."),
+        ("add did:plc:", "'did:plc:' is not a valid DID"),
+        (f"resync {DID} DID:plc:x", "'DID:plc:x' is not a valid DID"),
         ("add --file /nonexistent/dids", "cannot read /nonexistent/dids"),
         (f"add {DID} --allow-private 10.1", "write a network such as 10.1.0.0/16"),
-        (f"add {DID} --plc-url directory", "[atproto] plc: 'directory' is no address such as https://example.org"),
-        ("discover", "[atproto] names neither relays nor hosts, so there is no list to go through"),
+        (f"add {DID} --plc-url directory", "[atproto] plc: 'directory' is not an address such as https://example.org"),
+        ("discover", "[atproto] relays and hosts are both empty"),
         ("backfill --shard 9/8", "a shard is written like 2/8 (the second of eight), not '9/8'"),
         ("discover --relay https://x.example --shard x", "a shard is written like 2/8"),
     ],
@@ -77,15 +77,15 @@ def test_an_account_that_is_not_known_is_named(command: str, tmp_path: Path) -> 
         ("[atproto.filter]\nsignal = []", "`filter`: object contains unknown field `signal`"),
         ('[atproto.filter]\nmode = "some"', "`filter.mode`: invalid enum value 'some'"),
         ('[atproto.filter]\nmode = "filter"\nsignals = ["app.bsky"]', "'app.bsky' is neither a collection nor"),
-        ('[atproto.filter]\nexcludes = ["alice"]', "[atproto.filter] excludes: 'alice' is no DID"),
+        ('[atproto.filter]\nexcludes = ["alice"]', "[atproto.filter] excludes: 'alice' is not a valid DID"),
         ('shard = "two"', "a shard is written like 2/8"),
         ("max_bytes = -1", "`max_bytes`: expected"),
         ("host_concurrency = 0", "`host_concurrency`: expected"),
         ("retry_seconds = nan", "`retry_seconds`: expected"),
-        ("plc = []", "[atproto] plc names no directory"),
-        ('relays = ["ftp://relay.example"]', "[atproto] relays: 'ftp://relay.example' is no address"),
-        ('hosts = ["https://pds.example:99999"]', "[atproto] hosts: 'https://pds.example:99999' is no address"),
-        ('plc = ["http://[::1"]', "[atproto] plc: 'http://[::1' is no address"),
+        ("plc = []", "[atproto] plc is empty"),
+        ('relays = ["ftp://relay.example"]', "[atproto] relays: 'ftp://relay.example' is not an address"),
+        ('hosts = ["https://pds.example:99999"]', "[atproto] hosts: 'https://pds.example:99999' is not an address"),
+        ('plc = ["http://[::1"]', "[atproto] plc: 'http://[::1' is not an address"),
     ],
 )
 def test_settings_that_cannot_be_are_named_before_anything_is_done(settings: str, message: str, tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_accounts_are_added_by_name_and_from_files_once(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     file = tmp_path / "dids"
     file.write_text(f"# some accounts\n{DID}\n\n  {NOBODY}  \n{DID}\n")
-    assert archive.good("add", DID, DID) == "1 added, 0 known already\n"
-    assert archive.good("add", DID, "--file", str(file)) == "1 added, 1 known already\n"
+    assert archive.good("add", DID, DID) == "1 added, 0 already known\n"
+    assert archive.good("add", DID, "--file", str(file)) == "1 added, 1 already known\n"
     assert archive.statuses() == {"pending": 2}
 
 
@@ -124,7 +124,7 @@ def test_of_a_file_with_something_odd_in_it_nothing_is_added(tmp_path: Path) -> 
     archive = Archive(tmp_path)
     file = tmp_path / "dids"
     file.write_text(f"{DID}\nalice.example\n")
-    one_line(archive.run("add", "--file", str(file)), "'alice.example' is no DID")
+    one_line(archive.run("add", "--file", str(file)), "'alice.example' is not a valid DID")
     file.write_bytes(b"\xff\xfe")
     one_line(archive.run("add", "--file", str(file)), f"cannot read {file}")
     assert not (archive.state / "db" / "atproto.db").exists()
@@ -241,7 +241,7 @@ def test_a_pass_ends_with_0_when_nothing_is_left_and_with_3_when_something_is(
     archive.good("resync", *network.accounts)
     said = archive.backfill()
     assert said.code == 3
-    assert "one repository waits; the first is tried again at 20" in said.err
+    assert "one repository is waiting; the next retry is at 20" in said.err
 
 
 @pytest.mark.parametrize("table", ["records", "blocks", "repos"])

@@ -155,12 +155,12 @@ def test_discovery_pauses_from_the_high_water_mark_to_the_low_one(archive: Archi
     archive.configure(f'relays = ["{network.relay_url}"]\nhigh_water = 5\nlow_water = 2\n')
     said = discover(archive)
     assert said.code == 3
-    assert "discovery is paused: 6 repositories wait to be fetched; it goes on at 2" in said.err
+    assert "discovery is paused: 6 repositories are waiting to be fetched; it resumes at 2" in said.err
     asked = len(pages(network))
     for left in (5, 4, 3):
         archive.backfill("--limit", "1")
         said = discover(archive)
-        assert f"{left} repositories wait" in said.err
+        assert f"{left} repositories are waiting" in said.err
     assert len(pages(network)) == asked
     archive.backfill("--limit", "1")
     assert discover(archive).code == 0
@@ -283,7 +283,7 @@ def test_odd_entries_cost_themselves_alone(archive: Archive, network: Network) -
     network.fault("list-junk", method="listRepos", times=None)
     said = discover(archive)
     assert said.code == 0
-    assert f"{network.relay_url}: 7 entries are no accounts and were passed over" in said.err
+    assert f"{network.relay_url}: skipped entries that are not accounts: 7" in said.err
     assert found(archive) == set(network.accounts)
 
 
@@ -354,7 +354,7 @@ def test_a_list_whose_cursor_fits_no_address_costs_no_other_anything(
     monkeypatch.setattr(discovering, "MAX_CURSOR", 0)  # as short as it may be: those of the fake are
     said = discover(archive)
     assert said.code == 3
-    assert re.search(r"goes on with a cursor of \d+ characters", said.err)
+    assert re.search(r"sent a cursor of \d+ characters", said.err)
     monkeypatch.undo()
     assert discover(archive).code == 0
     assert found(archive) == set(network.accounts)

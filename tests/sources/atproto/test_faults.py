@@ -25,8 +25,8 @@ FAULTS = {
     "missing-record": r"^the record app\.bsky\.feed\.post/\d+: its block bafy\S+ is missing",
     "missing-node": r"^the node bafy\S+ of the tree: its block is missing",
     "tampered": r"^the block bafy\S+ does not have the hash its CID says",
-    "wrong-did": r"it is of did:plc:z{24}, not of did:plc:",
-    "other-account": r"it is of did:plc:\S{24}, not of did:plc:",
+    "wrong-did": r"it belongs to did:plc:z{24}, not to did:plc:",
+    "other-account": r"it belongs to did:plc:\S{24}, not to did:plc:",
     "bad-signature": "its signature is not by did:key:z",
     "high-s": "its signature is not by did:key:z",
     "stale": r"its rev \w+ is older than \w+, which was seen before",
@@ -49,7 +49,7 @@ FAULTS = {
     "redirect-private": r"^refused http://10\.0\.0\.1/.* not a public address",
     "redirect-loop": "is redirected in a loop, to ",
     "doc-other-did": r"^did:plc:\S+: its document is that of 'did:plc:z{24}'",
-    "doc-no-pds": r"^the document of did:plc:\S+ names no server",
+    "doc-no-pds": r"^the DID document of did:plc:\S+ does not name a server",
     "doc-no-key": r"^did:plc:\S+: its document has no signing key",
     "doc-bad-key": r"^did:plc:\S+: the key 'z0OIl-no-base58' is not in base58",
     "doc-other-key": "its signature is not by did:key:z",
@@ -174,7 +174,7 @@ def test_an_invalid_path_is_counted_and_loses_nothing_else(
     archive.good("add", account.did)
     said = archive.backfill()
     assert (said.code, fault.fired) == (0, 1)
-    assert f"{account.did}: 6 records have no valid path and are left out, the first is " in said.err
+    assert f"{account.did}: records left out because their path is invalid: 6, the first is " in said.err
     row = archive.repo(account.did)
     assert (row["status"], row["invalid_paths"]) == ("synced", 6)
     archive.judge({account.did: account.truth()})

@@ -95,7 +95,7 @@ def test_a_pattern_that_is_none_is_named(key: str, pattern: str) -> None:
     [
         (FilterSettings(mode="filter"), "mode filter needs collections or signals"),
         (FilterSettings(signals=("app.bsky.*",)), "have no effect with mode full: set mode filter"),
-        (FilterSettings(excludes=("alice.example",)), "excludes: 'alice.example' is no DID"),
+        (FilterSettings(excludes=("alice.example",)), "excludes: 'alice.example' is not a valid DID"),
     ],
 )
 def test_a_filter_that_cannot_be_meant_is_refused(settings: FilterSettings, message: str) -> None:

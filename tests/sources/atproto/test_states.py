@@ -302,7 +302,7 @@ def test_a_document_full_of_anything_costs_its_own_account_alone(
         assert archive.backfill().code == 3
     shown = archive.repo(account.did)
     assert (shown["status"], shown["attempts"]) == ("error", 3)
-    assert "is of the type" in shown["last_error"]
+    assert "unknown key type" in shown["last_error"]
     assert shown["last_error"].isprintable()
     assert archive.repo(other.did)["status"] == "synced"
 

@@ -59,8 +59,8 @@ def test_a_server_that_wants_silence_gets_it_counts_no_attempt_and_holds_up_no_o
     asked = len(network.requests())
     said = archive.backfill("--per-host", "1")
     assert said.code == 3
-    assert "12 repositories wait" in said.err
-    assert "4 servers are left alone for now" in said.err
+    assert "12 repositories are waiting" in said.err
+    assert "servers skipped for now: 4" in said.err
     # Nor does a wish open it.
     archive.good("resync", *(row["did"] for row in archive.rows("SELECT did FROM repos WHERE status = 'error'")))
     assert archive.backfill("--per-host", "1").code == 3
@@ -180,11 +180,11 @@ def test_accounts_of_did_web_are_found_by_their_host_name(make: Make) -> None:
 @pytest.mark.parametrize(
     ("did", "error"),
     [
-        ("did:web:localhost:users:alice", "is no did:web with a host name alone"),
-        ("did:web:localhost%2Fpath", "is no did:web with a host name alone"),
-        ("did:web:me%40localhost", "is no did:web with a host name alone"),
+        ("did:web:localhost:users:alice", "is not a did:web with just a host name"),
+        ("did:web:localhost%2Fpath", "is not a did:web with just a host name"),
+        ("did:web:me%40localhost", "is not a did:web with just a host name"),
         ("did:web:10.0.0.1", "not a public address"),
-        ("did:key:zQ3shTuTFi6ehSjo4PCLXsAH5rGXCCH9GdjuuZW5yUq49TwLu", "is no method of DIDs that is in use"),
+        ("did:key:zQ3shTuTFi6ehSjo4PCLXsAH5rGXCCH9GdjuuZW5yUq49TwLu", "is not a supported DID method"),
     ],
 )
 def test_what_a_did_must_not_lead_to_is_an_error_of_that_account(did: str, error: str, make: Make) -> None:

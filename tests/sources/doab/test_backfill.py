@@ -147,14 +147,14 @@ def test_one_poisonous_record_never_blocks_the_queue_and_ends_in_review(
     first = site.run("backfill", "--ids-file", ids)
     assert site.live() == set(ACTIVE[1:]), "all the others came in the first pass"
     while first.code == MORE:
-        assert "1 records wait to be tried again" in first.err
+        assert "records waiting for a retry: 1," in first.err
         assert site.run("backfill", "--ids-file", ids).code == MORE  # and not before its time
         site.ripen()
         first = site.run("backfill", "--ids-file", ids)
         assert oai.history.asked_for()[ACTIVE[0]] <= 15
     assert first.code == DRAINED
     assert site.worklist()[ACTIVE[0]] == "review"
-    assert "1 records need a human" in first.err
+    assert "records that need a human: 1." in first.err
     stats = site.run("stats").out
     assert ACTIVE[0] in stats
     assert FAULTY[kind] in stats

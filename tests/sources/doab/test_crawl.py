@@ -131,7 +131,7 @@ def test_a_list_twice_as_short_as_told_is_taken_only_within_the_share_of_a_misco
     assert read(store, Script({"": (letters, "")}, size=11))[-1].endswith("the server miscounts")
     with store.transaction():
         CrawlState(store.connection, "ListIdentifiers").drop()
-    with pytest.raises(Halt, match="10 identifiers where the server counts 12"):
+    with pytest.raises(Halt, match="10 identifiers, but the server counts 12"):
         read(store, Script({"": (letters, "")}, size=12))
 
 

@@ -67,7 +67,7 @@ def test_a_fault_now_and_then_does_not_open_the_breaker(site: Site, oai: FakeOai
     oai.fault("500", verb="GetRecord", every=10, count=None)
     assert site.run("backfill", "--ids-file", site.listed(ACTIVE)).code == MORE
     assert not site.marker(JOB)
-    assert "wait to be tried again" in site.run("backfill", "--ids-file", site.listed(ACTIVE)).err
+    assert "records waiting for a retry" in site.run("backfill", "--ids-file", site.listed(ACTIVE)).err
 
 
 def test_an_outage_ends_each_pass_after_three_records_and_never_halts(site: Site, oai: FakeOai) -> None:

@@ -122,7 +122,7 @@ def test_files_that_contradict_each_other_are_refused(site: Site, tmp_path: Path
     for command in ("reconcile", "diff"):
         done = site.run(command, *files.options)
         assert done.code not in (DRAINED, HALTED)
-        assert f"1 identifiers are both active and deleted, the first is {ACTIVE[0]}" in done.err
+        assert f"identifiers both active and deleted: 1, the first is {ACTIVE[0]}" in done.err
     assert site.live() == set(ACTIVE)
 
 

@@ -71,7 +71,7 @@ def test_no_beginning_of_a_page_is_taken_for_a_page(real_list: bytes) -> None:
         (b"   \n ", "empty body"),
         (b"<!DOCTYPE html>\n<html><body>Site under maintenance</body></html>", "an HTML page"),
         (b"<html><body>Bad gateway<br></body></html>", "an HTML page"),
-        (b"<?xml version='1.0'?><error><message>Solr is down</message></error>", "no whole OAI-PMH document"),
+        (b"<?xml version='1.0'?><error><message>Solr is down</message></error>", "not a complete OAI-PMH document"),
         (b"<OAI-PMH><responseDate>2026-10-05T12:00:00Z</responseDate></OAI-PMH>", "the root is OAI-PMH"),
         (document(""), "without a ListRecords"),
         (document("<ListIdentifiers/>"), "without a ListRecords"),

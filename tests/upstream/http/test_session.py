@@ -177,7 +177,7 @@ def test_forbidden_and_unexpected_answers_name_url_status_and_text(world: World)
 )
 def test_a_challenge_page_is_for_a_human(world: World, status: int, body: bytes, headers: dict[str, str]) -> None:
     world.server.replies["/"] = answer(status, body, **headers)
-    with pytest.raises(Forbidden, match="wants to see a human") as forbidden:
+    with pytest.raises(Forbidden, match="a bot-challenge page") as forbidden:
         world.upstream().get(world.server.url())
     assert forbidden.value.challenge
     assert len(world.slots.holds()) == (status in (429, 503))

@@ -1,4 +1,4 @@
-"""Repositories of the AT Protocol: discover, backfill, events (filtered or whole, verified, from any server)."""
+"""Repositories of the AT Protocol: discover, backfill, events (whole or filtered, verified, from any server)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _corpora(_settings: Settings) -> Mapping[str, str]:
 
 SOURCE = Source(
     name="atproto",
-    title="Repositories of the AT Protocol: discover, backfill, events (filtered or whole, verified, from any server).",
+    title="Repositories of the AT Protocol: discover, backfill, events (whole or filtered, verified, from any server).",
     jobs=_jobs,
     settings="tickwork.sources.atproto.settings:AtprotoSettings",
     commands="tickwork.sources.atproto.commands:app",

@@ -218,7 +218,7 @@ class Backfill:
     def _located(self, claim: Claim, located: Located) -> _Settled:
         identity = located.identity
         if identity.host == UNKNOWN:
-            return self._failed(claim, "generic", f"the document of {claim.did} names no server")
+            return self._failed(claim, "generic", f"the DID document of {claim.did} does not name a server")
         with self._store.transaction():
             self._queue.located(claim, identity)
         if len(self._documents) < MAX_DOCUMENTS:
@@ -303,7 +303,7 @@ class Backfill:
         columns = {**_columns(identity), "rev": commit.rev, "data": cid_text(commit.data)}
         same = commit.rev == claim.rev and columns["data"] == claim.data
         if commit.rev and commit.rev == claim.rev and not same:
-            raise InvalidRepositoryError(f"its rev {commit.rev} is the one that is stored, and its records are not")
+            raise InvalidRepositoryError(f"its rev {commit.rev} is already stored, but its records differ")
         note = "unchanged"
         try:
             with self._store.transaction():
@@ -329,8 +329,8 @@ class Backfill:
             return "discarded"
         if repo.invalid_paths.count:
             self._pass.warn(
-                f"{claim.did}: {repo.invalid_paths.count} records have no valid path and are left out, the first is "
-                f"{repo.invalid_paths.first[0]}"
+                f"{claim.did}: records left out because their path is invalid: {repo.invalid_paths.count}, "
+                f"the first is {repo.invalid_paths.first[0]}"
             )
         return note
 
@@ -350,11 +350,11 @@ class Backfill:
         self._pass.backlog = left
         if not left:
             return
-        words = [f"{left} repositories wait" if left > 1 else "one repository waits"]
+        words = [f"{left} repositories are waiting" if left > 1 else "one repository is waiting"]
         if resting := self._turns.resting:
-            words.append(f"{resting} servers are left alone for now")
+            words.append(f"servers skipped for now: {resting}")
         if first > time.time():
-            words.append(f"the first is tried again at {times.show(times.of_unix(first))}")
+            words.append(f"the next retry is at {times.show(times.of_unix(first))}")
         raise Transient("; ".join(words))
 
 

@@ -31,21 +31,21 @@ inspect_commands.register(app)
 Dids = Annotated[list[str] | None, typer.Argument(help="Accounts, as DIDs.")]
 Did = Annotated[str, typer.Argument(help="An account, as its DID.")]
 Directory = Annotated[list[str] | None, typer.Option("--plc-url", help="Directory of did:plc. Repeatable.")]
-ShardOption = Annotated[str | None, typer.Option("--shard", help="Only the servers of this part, such as 2/8.")]
+ShardOption = Annotated[str | None, typer.Option("--shard", help="Only the servers of this shard, such as 2/8.")]
 
 
 @app.command()
 def discover(
     context: typer.Context,
-    relay: Annotated[list[str] | None, typer.Option(help="Go through this relay's list. Repeatable.")] = None,
-    host: Annotated[list[str] | None, typer.Option(help="Go through this server's list. Repeatable.")] = None,
+    relay: Annotated[list[str] | None, typer.Option(help="Read this relay's list. Repeatable.")] = None,
+    host: Annotated[list[str] | None, typer.Option(help="Read this server's list. Repeatable.")] = None,
     limit: Annotated[int | None, option_limit("repositories listed")] = None,
     seconds: Seconds = 1200,
     shard: ShardOption = None,
     allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
-    """Find repositories in the lists of relays and servers, and those that have changed."""
+    """Find new and changed repositories in the lists of relays and servers."""
     # Here and not above: most of these commands need no HTTP library.
     from tickwork.sources.atproto import discover as discovering
 
@@ -74,15 +74,16 @@ def backfill(
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Repositories fetched at once.")] = 16,
     per_host: Annotated[int | None, typer.Option(min=1, help="Requests to one server at once.")] = None,
     verify_signatures: Annotated[
-        bool | None, typer.Option("--verify-signatures/--no-verify-signatures", help="Check who signed each commit.")
+        bool | None,
+        typer.Option("--verify-signatures/--no-verify-signatures", help="Verify the signature of each commit."),
     ] = None,
-    ephemeral: Annotated[bool | None, typer.Option("--ephemeral", help="Keep events only, no records.")] = None,
+    ephemeral: Annotated[bool | None, typer.Option("--ephemeral", help="Keep only events, not records.")] = None,
     shard: ShardOption = None,
     plc_url: Directory = None,
     allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
-    """Fetch, verify and store the repositories that are due, from all servers side by side."""
+    """Fetch, verify and store the repositories that are due, from many servers in parallel."""
     from tickwork.sources.atproto.backfill import Backfill
     from tickwork.sources.atproto.xrpc_client import XrpcClient
 
@@ -119,13 +120,14 @@ def backfill(
 def add(
     context: typer.Context,
     dids: Dids = None,
-    file: Annotated[Path | None, typer.Option(help="Accounts to add as well, one a line.")] = None,
+    file: Annotated[Path | None, typer.Option(help="File with more accounts to add, one per line.")] = None,
     plc_url: Directory = None,
     allow_private: AllowPrivate = None,
 ) -> None:
-    """Have repositories fetched by name; those that are stored are looked at again.
+    """Add accounts by DID; those already stored are checked again.
 
-    They are kept whatever the filter's signals say. `--plc-url` and `--allow-private` are remembered for them.
+    They are kept even if the filter's signals would leave them out. `--plc-url` and `--allow-private` are remembered
+    for them.
     """
     deployment: Deployment = context.obj
     wanted = _valid([*(dids or ()), *(_lines(file) if file else ())])
@@ -140,12 +142,12 @@ def add(
         queue = Queue(store, settings, Shard())
         directories = settings.plc if plc_url else ()
         new, known = queue.add(wanted, plc=directories, allow=allow_private or ())
-    print(f"{new} added, {known} known already")
+    print(f"{new} added, {known} already known")
 
 
 @app.command()
 def resync(context: typer.Context, dids: Dids = None) -> None:
-    """Have repositories fetched whole and compared anew, whatever their rev."""
+    """Have repositories fetched in full and compared again, even if their rev is unchanged."""
     deployment: Deployment = context.obj
     settings, wanted = settings_of(deployment), _valid(dids or ())
     _check_excluded(settings, wanted)
@@ -154,12 +156,12 @@ def resync(context: typer.Context, dids: Dids = None) -> None:
         for did in wanted:
             if not queue.ask(did, anew=True):
                 raise OperatorError(f"{did} is not known; add it: tickwork atproto add {did}")
-    print(f"{len(wanted)} are due")
+    print(f"{len(wanted)} due")
 
 
 @app.command()
 def remove(context: typer.Context, dids: Dids = None) -> None:
-    """Forget repositories with all their records; a backfill that has one under way loses it.
+    """Forget repositories and all their records; a backfill that is fetching one drops it.
 
     Discovery finds them again unless [atproto.filter] excludes them.
     """
@@ -181,7 +183,7 @@ def _valid(dids: Iterable[str]) -> list[str]:
     listed = list(dict.fromkeys(dids))
     for did in listed:
         if not is_did(did):
-            raise OperatorError(f"{did[:100]!r} is no DID; write did:plc:... or did:web:...")
+            raise OperatorError(f"{did[:100]!r} is not a valid DID; write did:plc:... or did:web:...")
     if not listed:
         raise OperatorError("name at least one account")
     return listed
@@ -197,7 +199,7 @@ def _lines(file: Path) -> list[str]:
 
 def _check_excluded(settings: AtprotoSettings, dids: Iterable[str]) -> None:
     if excluded := Filter(settings.filter).excludes.intersection(dids):
-        raise OperatorError(f"{min(excluded)} is excluded in [atproto.filter]; take it out there first")
+        raise OperatorError(f"{min(excluded)} is excluded in [atproto.filter]; remove it there first")
 
 
 def _check_mode(store: AtprotoStore, settings: AtprotoSettings) -> None:
@@ -205,7 +207,7 @@ def _check_mode(store: AtprotoStore, settings: AtprotoSettings) -> None:
     mode = "ephemeral" if settings.ephemeral else "whole"
     before = store.fact("mode")
     if before and before != mode:
-        raise OperatorError(f"this database is {before}; give {mode} repositories a state folder of their own")
+        raise OperatorError(f"this database holds {before} repositories; use another state folder for {mode} ones")
     if not before:
         with store.transaction():
             store.remember("mode", mode)

@@ -83,7 +83,9 @@ def lists(settings: AtprotoSettings, wanted: Filter, shard: Shard) -> list[List]
     origins = [(url, UNKNOWN) for url in settings.relays]
     origins += [(url, host_key(url)) for url in settings.hosts if shard.owns(host_key(url))]
     if not settings.relays and not settings.hosts:
-        raise OperatorError("[atproto] names neither relays nor hosts, so there is no list to go through")
+        raise OperatorError(
+            "[atproto] relays and hosts are both empty: name at least one, so that there is a list to read"
+        )
     found = [List(url, collection, True, host) for url, host in origins for collection in by_collection]
     return found + [List(url, "", not by_collection, host) for url, host in origins]
 
@@ -160,14 +162,14 @@ def _pages(
             raise
         following = page.cursor or ""
         if len(quote(following)) > MAX_CURSOR:
-            raise Transient(f"{one.origin} goes on with a cursor of {len(following)} characters, which fits no address")
+            raise Transient(f"{one.origin} sent a cursor of {len(following)} characters, too long for a URL")
         if following == cursor and cursor:
-            raise Transient(f"{one.origin} leads from {cursor[:40]!r} on to {following[:40]!r}: the list has no end")
+            raise Transient(f"{one.origin} sent the cursor {cursor[:40]!r} twice: its list does not end")
         with store.transaction():
             added, changed, odd = _note(store, queue, one, page.repos, frozenset(settings.filter.excludes))
             _advance(store, one, following, len(page.repos), begins=not cursor)
         if odd:
-            one_pass.warn(f"{one.name}: {odd} entries are no accounts and were passed over")
+            one_pass.warn(f"{one.name}: skipped entries that are not accounts: {odd}")
         yield Unit(items=len(page.repos), size=size, note=f"{one.name}: {added} new, {changed} changed")
         if not following:
             return
@@ -183,7 +185,7 @@ def _check_water(store: AtprotoStore, queue: Queue, settings: AtprotoSettings) -
             store.remember("paused", "yes" if pause else "")
     if pause:
         low = settings.low_water
-        raise Paused(f"discovery is paused: {waiting} repositories wait to be fetched; it goes on at {low}")
+        raise Paused(f"discovery is paused: {waiting} repositories are waiting to be fetched; it resumes at {low}")
 
 
 def _ask(upstream: Upstream, one: List, cursor: str) -> tuple[_Page, int]:
@@ -198,7 +200,7 @@ def _ask(upstream: Upstream, one: List, cursor: str) -> tuple[_Page, int]:
     try:
         return msgspec.json.decode(answer.content, type=_Page), answer.bytes
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Transient(f"{url} answered with no list of repositories: {error}") from error
+        raise Transient(f"{url} did not answer with a list of repositories: {error}") from error
 
 
 def _note(

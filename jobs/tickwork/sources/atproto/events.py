@@ -51,7 +51,8 @@ def since(connection: sqlite3.Connection, seq: int, limit: int) -> list[sqlite3.
     first = int(rows[0]["seq"]) if rows else last + 1
     if seq and first > seq + 1:
         raise OperatorError(
-            f"the events from {seq + 1} to {first - 1} were pruned; read the records anew, and go on after {first - 1}"
+            f"the events from {seq + 1} to {first - 1} were pruned; read the records again, "
+            f"then continue after {first - 1}"
         )
     if seq > last:
         raise OperatorError(f"there is no event {seq}: the last is {last}. Is this another database?")

@@ -66,7 +66,7 @@ def _check(settings: FilterSettings) -> None:
             )
     for did in settings.excludes:
         if not is_did(did):
-            raise OperatorError(f"[atproto.filter] excludes: {did!r} is no DID")
+            raise OperatorError(f"[atproto.filter] excludes: {did!r} is not a valid DID")
     if settings.mode == "filter" and not (settings.collections or settings.signals):
         raise OperatorError("[atproto.filter] mode filter needs collections or signals")
     if settings.mode == "full" and (settings.collections or settings.signals):

@@ -52,10 +52,12 @@ def register(app: typer.Typer) -> None:
 
 def events(
     context: typer.Context,
-    since: Annotated[int, typer.Option(min=0, help="Begin after this number; 0 is the oldest there is.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with what comes, until stopped.")] = False,
-    form: Annotated[Literal["jsonl"], typer.Option("--format", help="How to write them.")] = "jsonl",
-    with_records: Annotated[bool, typer.Option("--with-records", help="Add the record of a create or update.")] = False,
+    since: Annotated[int, typer.Option(min=0, help="Start after this event number; 0 starts at the oldest.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep printing new events until stopped.")] = False,
+    form: Annotated[Literal["jsonl"], typer.Option("--format", help="Output format.")] = "jsonl",
+    with_records: Annotated[
+        bool, typer.Option("--with-records", help="Include the record of each create or update.")
+    ] = False,
 ) -> None:
     """Write the events after a number, in order and without a gap, one JSON object a line."""
     with reading(context.obj) as store:
@@ -77,8 +79,8 @@ def events(
 
 def repos(
     context: typer.Context,
-    status: Annotated[_Status | None, typer.Option(help="Only those in this state.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Also those that the filter left out.")] = False,
+    status: Annotated[_Status | None, typer.Option(help="Only repositories in this state.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Include repositories that the filter leaves out.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the repositories: account, state, rev, server, and what is the matter with them."""
@@ -119,7 +121,7 @@ def repo(context: typer.Context, did: Did, as_json: AsJson = False) -> None:
 def records(
     context: typer.Context,
     did: Did,
-    collection: Annotated[str, typer.Option(help="Only those of this collection.")] = "",
+    collection: Annotated[str, typer.Option(help="Only records of this collection.")] = "",
 ) -> None:
     """Write the records of a repository, one JSON object a line: path, CID, and the record."""
     with reading(context.obj) as store:
@@ -151,7 +153,7 @@ def stats(context: typer.Context, as_json: AsJson = False) -> None:
             for listed in value:
                 print(
                     f"{name:12} {listed['name']}: {listed['repositories']} so far, "
-                    + (listed["completed"] or "not through yet")
+                    + (listed["completed"] or "not complete yet")
                 )
         else:
             print(f"{name:12} {value}")

@@ -32,7 +32,7 @@ def settings_of(deployment: Deployment, **given: object) -> AtprotoSettings:
     """
     settings = override(deployment.settings.section("atproto", AtprotoSettings), "atproto", **given)
     if not settings.plc:
-        raise OperatorError("[atproto] plc names no directory")
+        raise OperatorError("[atproto] plc is empty: list at least one directory")
     addresses = {
         name: tuple(dict.fromkeys(_address(url, name) for url in getattr(settings, name))) for name in _NAMED_FOR_URLS
     }
@@ -43,7 +43,9 @@ def _address(url: str, name: str) -> str:
     try:
         return server_of(url).origin + urlsplit(url).path.rstrip("/")
     except InvalidHostError as error:
-        raise OperatorError(f"[atproto] {name}: {url!r} is no address such as https://example.org: {error}") from error
+        raise OperatorError(
+            f"[atproto] {name}: {url!r} is not an address such as https://example.org: {error}"
+        ) from error
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class XrpcClient:
         elif did.startswith("did:web:"):
             answer = _asking(lambda: self._get_document(self._pds, self._well_known(did)))
         else:
-            raise Fault("generic", f"{did.split(':')[1][:40]!r} is no method of DIDs that is in use: plc and web are")
+            raise Fault("generic", f"{did.split(':')[1][:40]!r} is not a supported DID method: use plc or web")
         if answer.status == 410:
             raise Gone("tombstoned", f"{host_key(answer.url)} says that {did} is deleted")
         if answer.status == 404:
@@ -71,7 +71,7 @@ class XrpcClient:
             document = json.loads(answer.content)
             return identities.parse(document, did, allow_http=self._private)
         except (ValueError, RecursionError) as error:
-            raise Fault("generic", f"the document of {did} is no JSON: {error}"[:300]) from error
+            raise Fault("generic", f"the DID document of {did} is not JSON: {error}"[:300]) from error
         except InvalidRepositoryError as error:
             raise Fault("generic", str(error)) from error
 
@@ -110,12 +110,12 @@ class XrpcClient:
             raise Fault("generic", f"{host_key(url)} answered {answer.status} {name}".rstrip())
         if is_html(answer.headers):
             into.unlink()
-            raise Fault("generic", f"{host_key(url)} answered with an HTML page in place of a repository")
+            raise Fault("generic", f"{host_key(url)} answered with an HTML page instead of a repository")
         return answer.bytes
 
     def _method(self, identity: Identity, name: str) -> str:
         if identity.pds is None:
-            raise Fault("generic", f"the document of {identity.did} names no server")
+            raise Fault("generic", f"the DID document of {identity.did} does not name a server")
         return f"{identity.pds}/xrpc/com.atproto.sync.{name}"
 
     def _well_known(self, did: str) -> str:
@@ -123,7 +123,7 @@ class XrpcClient:
         host = unquote(name)
         # Paths are not in use with this protocol; a port only on machines of one's own.
         if ":" in name or not (self._private or ":" not in host) or "/" in host or "@" in host:
-            raise Fault("generic", f"{did} is no did:web with a host name alone")
+            raise Fault("generic", f"{did} is not a did:web with just a host name")
         return f"{'http' if ':' in host else 'https'}://{host}/.well-known/did.json"
 
     def _from_directories(self, did: str) -> Response:
@@ -143,7 +143,7 @@ class XrpcClient:
             else:
                 if answer.status != 200 or answer.content.lstrip().startswith(b"{"):
                     return answer
-                fault = f"{host_key(url)} answered with something else than a document"
+                fault = f"{host_key(url)} did not answer with a DID document"
         if holds:
             raise DirectoryHeld(min(holds, key=lambda held: held.until))
         raise DirectoryDown(fault or "no directory of did:plc is configured")

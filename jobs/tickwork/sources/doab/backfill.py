@@ -37,7 +37,7 @@ def prepare(
         return todo
     malformed = malformed_in(snapshot, settings)
     if malformed:
-        warn(f"{len(malformed)} malformed identifiers are left for review, the first is {malformed[0]!r}")
+        warn(f"malformed identifiers left for review: {len(malformed)}, the first is {malformed[0]!r}")
     missing = worklist.plan(snapshot.identifiers, store.live(), settings.pattern())
     with store.transaction():
         todo.fill(missing, malformed)
@@ -90,10 +90,10 @@ def backfill(
         if faults >= MAX_FAULTS_IN_A_ROW:
             raise Transient(f"{faults} records in a row failed, the last with: {why}")
     if left := todo.backlog():
-        raise Transient(f"{left} records wait to be tried again, the first at {todo.next_due()[:19]}Z")
+        raise Transient(f"records waiting for a retry: {left}, the first at {todo.next_due()[:19]}Z")
     breaker.drained()
     if reviews := len(todo.reviews()):
-        one_pass.warn(f"drained, but {reviews} records need a human: tickwork doab stats")
+        one_pass.warn(f"drained; records that need a human: {reviews}. See: tickwork doab stats")
 
 
 def _ask(
@@ -143,5 +143,5 @@ def _judge(record: Record, identifier: str) -> tuple[State, str]:
     if record.deleted:
         return "gone", ""
     if record.metadata is None:
-        return "review", "neither deleted nor with metadata"
+        return "review", "it is neither deleted nor has metadata"
     return "ok", ""

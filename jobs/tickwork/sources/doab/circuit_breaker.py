@@ -44,7 +44,7 @@ class CircuitBreaker:
         review = self._last.count("review")
         if review >= FEW and review > self._settings.review_share * len(self._last):
             raise Halt(
-                f"drained, but {review} of the last {len(self._last)} records cannot be used: tickwork doab stats"
+                f"drained, but {review} of the last {len(self._last)} records cannot be used. See: tickwork doab stats"
             )
 
     def check(self) -> None:
@@ -59,7 +59,7 @@ class CircuitBreaker:
         if asked >= SAMPLE and faults > self._settings.fault_share * asked:
             raise Halt(
                 f"{faults} of the last {asked} requests failed while others succeeded (limit "
-                f"{self._settings.fault_share:.0%}). Ask the repository's operator, or wait, before re-arming"
+                f"{self._settings.fault_share:.0%}). Wait, or ask the repository's operator, before re-arming"
             )
         if seen >= SAMPLE and review > self._settings.review_share * seen:
             raise Halt(

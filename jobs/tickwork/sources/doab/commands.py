@@ -41,19 +41,25 @@ from tickwork.upstream.policy import Policy
 
 app = typer.Typer(no_args_is_help=True, help="Books from an OAI-PMH repository (DOAB is the shipped profile).")
 
-BaseUrl = Annotated[str | None, typer.Option(help="OAI-PMH address; the settings' without it.")]
-Interval = Annotated[float | None, typer.Option(min=0, help="Seconds of silence between two requests.")]
-Jitter = Annotated[float | None, typer.Option(min=0, max=10, help="Share of the interval added at random.")]
-ActiveFile = Annotated[Path | None, typer.Option(help="Snapshot of active identifiers, instead of our own.")]
-DeletedFile = Annotated[Path | None, typer.Option(help="Snapshot of deleted identifiers, instead of our own.")]
-AllowDeletes = Annotated[int, typer.Option(min=0, help="So many deletions are right, a human says.")]
+BaseUrl = Annotated[str | None, typer.Option(help="OAI-PMH address; by default the one in the settings.")]
+Interval = Annotated[float | None, typer.Option(min=0, help="Seconds to wait between two requests.")]
+Jitter = Annotated[float | None, typer.Option(min=0, max=10, help="Random addition to the interval, as a share of it.")]
+ActiveFile = Annotated[
+    Path | None, typer.Option(help="Snapshot of active identifiers to use instead of this machine's.")
+]
+DeletedFile = Annotated[
+    Path | None, typer.Option(help="Snapshot of deleted identifiers to use instead of this machine's.")
+]
+AllowDeletes = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Accept up to N deletions; you have checked that they are genuine.")
+]
 
 
 @app.command()
 def harvest(
     context: typer.Context,
     base_url: BaseUrl = None,
-    first: Annotated[str, typer.Option("--from", help="Begin at this date instead of the cursor.")] = "",
+    first: Annotated[str, typer.Option("--from", help="Start at this date instead of the cursor.")] = "",
     last: Annotated[str, typer.Option("--until", help="End at this date instead of now.")] = "",
     limit: Annotated[int, option_limit("records")] = 20000,
     seconds: Seconds = 1200,
@@ -63,7 +69,7 @@ def harvest(
     allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
-    """Store what changed since the last complete harvest; go on with one that was interrupted."""
+    """Store what changed since the last complete harvest, or continue an interrupted one."""
     deployment: Deployment = context.obj
     settings = _settings(deployment, base_url=base_url, interval_seconds=interval_seconds, jitter=jitter)
     for bound, option in ((first, "--from"), (last, "--until")):
@@ -85,7 +91,7 @@ def harvest(
 def discover(
     context: typer.Context,
     base_url: BaseUrl = None,
-    refresh_ids: Annotated[bool, typer.Option(help="Crawl anew although the snapshot is not old.")] = False,
+    refresh_ids: Annotated[bool, typer.Option(help="Crawl even if the snapshot is still fresh.")] = False,
     limit: Annotated[int | None, option_limit("identifiers")] = None,
     seconds: Seconds = 1200,
     interval_seconds: Interval = None,
@@ -93,7 +99,7 @@ def discover(
     allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
-    """List all identifiers into a snapshot (.active and .deleted) that other machines may use as well."""
+    """List all identifiers into a snapshot (.active and .deleted) that other machines can use too."""
     deployment: Deployment = context.obj
     settings = _settings(deployment, base_url=base_url, interval_seconds=interval_seconds, jitter=jitter)
     files = IdentifierFiles.under(deployment.paths.snapshots())
@@ -119,13 +125,13 @@ def backfill(
     jitter: Jitter = None,
     use_active_file: ActiveFile = None,
     use_deleted_file: DeletedFile = None,
-    ids_file: Annotated[Path | None, typer.Option(help="Ask for exactly these identifiers, one a line.")] = None,
+    ids_file: Annotated[Path | None, typer.Option(help="File of the identifiers to request, one per line.")] = None,
     refresh_ids: Annotated[bool, typer.Option(help="Crawl again if the snapshot is older than a day.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Print the worklist; write nothing, ask nobody.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the worklist; send and write nothing.")] = False,
     allow_private: AllowPrivate = None,
     no_lock: NoLock = False,
 ) -> None:
-    """Fetch the records that are active upstream and not stored here, newest first, until drained."""
+    """Fetch the records that are active upstream but not stored here, newest first, until none is left."""
     deployment: Deployment = context.obj
     settings = _settings(deployment, base_url=base_url, interval_seconds=interval_seconds, jitter=jitter)
     own = IdentifierFiles.under(deployment.paths.snapshots())
@@ -160,7 +166,7 @@ def diff(
     output: Annotated[Path | None, typer.Option(help="Folder for the lists missing, stale and orphan.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the store with a snapshot: missing, stale and orphan records. Asks nobody."""
+    """Compare the store with a snapshot: missing, stale and orphan records. Sends no requests."""
     deployment: Deployment = context.obj
     settings = _settings(deployment)
     with _reading(deployment, settings) as store:
@@ -184,7 +190,7 @@ def reconcile(
     allow_deletes: AllowDeletes = 0,
     no_lock: NoLock = False,
 ) -> None:
-    """Turn stored records that a snapshot calls deleted into tombstones. Asks nobody."""
+    """Turn stored records that a snapshot lists as deleted into tombstones. Sends no requests."""
     deployment: Deployment = context.obj
     settings = _settings(deployment)
 
@@ -199,8 +205,8 @@ def reconcile(
 @app.command()
 def export(
     context: typer.Context,
-    form: Annotated[Literal["jsonl", "csv"], typer.Option("--format", help="What to write.")] = "jsonl",
-    output: Annotated[Path | None, typer.Option(help="File to replace; standard output without it.")] = None,
+    form: Annotated[Literal["jsonl", "csv"], typer.Option("--format", help="Output format.")] = "jsonl",
+    output: Annotated[Path | None, typer.Option(help="File to write or replace; by default standard output.")] = None,
 ) -> None:
     """Write all live records as JSON lines or CSV."""
     deployment: Deployment = context.obj
@@ -213,12 +219,12 @@ def export(
             raise OperatorError(f"{output} is a folder; name a file")
         with files.whole(output) as partial, partial.open("w", encoding="utf-8", newline="") as out:
             count = write(store, out)
-    print(f"{count} records in {output}")
+    print(f"records written to {output}: {count}")
 
 
 @app.command()
 def stats(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show what is stored, how far the backfill is, and what waits for a human."""
+    """Show what is stored, how far the backfill has got, and which records need a human."""
     deployment: Deployment = context.obj
     states: Counter[str] = Counter()
     reviews: list[dict[str, object]] = []
@@ -312,7 +318,7 @@ def _snapshot(
 def _print_worklist(deployment: Deployment, settings: DoabSettings, given: Path | None, own: IdentifierFiles) -> None:
     snapshot = identifier_lists.read(given or own.active) if given or own.active.exists() else None
     if snapshot is None or (not given and snapshot.source != source(settings)):
-        print("there is no snapshot of this repository yet: the first passes would crawl it", file=sys.stderr)
+        print("there is no snapshot of this repository yet: the first passes would make one", file=sys.stderr)
         return
     malformed = set(backfilling.malformed_in(snapshot, settings))
     with _reading(deployment, settings) as store:
@@ -320,4 +326,4 @@ def _print_worklist(deployment: Deployment, settings: DoabSettings, given: Path 
     wanted = worklist.plan(snapshot.identifiers.keys() - malformed, live, settings.pattern())
     for identifier in wanted:
         print(identifier)
-    print(f"{len(wanted)} records would be asked for, at {settings.interval_seconds:g} s each", file=sys.stderr)
+    print(f"records that would be requested: {len(wanted)}, {settings.interval_seconds:g} s apart", file=sys.stderr)

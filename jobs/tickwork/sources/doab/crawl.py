@@ -96,7 +96,7 @@ def _read(
     if page.cleaned:
         warn(f"illegal characters removed from the list {window.first} to {window.last}")
     if page.broken:
-        warn(f"{page.broken} records without identifier or datestamp passed over, {window.first} to {window.last}")
+        warn(f"records skipped for lack of an identifier or datestamp: {page.broken}, {window.first} to {window.last}")
     if plan.verb == "ListRecords":
         _tell_of_hollow(page, warn)
     if trouble := _trouble(state, window, page):
@@ -143,7 +143,7 @@ def _refused(
 def _tell_of_hollow(page: Page, warn: Callable[[str], None]) -> None:
     hollow = [record.identifier for record in page.records if not record.deleted and record.metadata is None]
     if hollow:
-        warn(f"{len(hollow)} live records without metadata passed over, the first is {hollow[0]}")
+        warn(f"live records skipped for lack of metadata: {len(hollow)}, the first is {hollow[0]}")
 
 
 def _too_long(plan: Plan, window: Window, page: Page) -> tuple[tuple[str, str], tuple[str, str]] | None:
@@ -170,12 +170,12 @@ def _verdict(plan: Plan, state: CrawlState, window: Window, page: Page) -> tuple
     """At the end of the window's list: why it must be read again, if it must; and else what to warn of, if anything."""
     listed, told, shifted, previous = state.figures(window)
     if shifted:
-        return f"the list changed its length while it was read ({listed} listed)", ""
+        return f"the length of the list changed while it was read ({listed} listed)", ""
     if told is None and window.pages and not page.ended and previous != listed:
-        return f"it stopped after {listed} without saying that it ended", ""
+        return f"it stopped after {listed} without a final resumption token", ""
     if told is None or listed == told:
         return "", ""
-    figures = f"{listed} identifiers where the server counts {told}"
+    figures = f"{listed} identifiers, but the server counts {told}"
     tolerated = told - listed <= max(1.0, plan.miscount_share * told)
     if listed > told or (previous == listed and tolerated):
         return "", f"the list has {figures}; the server miscounts"
@@ -203,7 +203,9 @@ def _again(
         else:
             state.restart(window, afresh=exhausted)
     if exhausted:
-        raise Halt(f"the list {window.first} to {window.last} was read {MAX_RESTARTS + 1} times and never whole: {why}")
+        raise Halt(
+            f"the list {window.first} to {window.last} was read {MAX_RESTARTS + 1} times and never in full: {why}"
+        )
     warn(f"the list {window.first} to {window.last} is read again: {why}")
     return Unit(items=0, note="reading a window again")
 

@@ -97,11 +97,11 @@ def discover(
 
 def _shrunk(files: IdentifierFiles, active: int, settings: DoabSettings, warn: Callable[[str], None]) -> str:
     if not files.active.exists():
-        return "" if active else "the crawl found no active record at all. Check base_url, prefix and set"
+        return "" if active else "the crawl found no active records. Check base_url, prefix and set"
     try:
         snapshot = identifier_lists.read(files.active)
     except OperatorError as error:
-        warn(f"the snapshot before cannot be compared with: {error}")
+        warn(f"cannot compare with the previous snapshot: {error}")
         return ""
     before = len(snapshot.identifiers) if snapshot.source == source(settings) else 0
     if before - active <= settings.shrink_share * before:

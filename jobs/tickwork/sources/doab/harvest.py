@@ -107,6 +107,6 @@ def _too_many(deletions: int, store: DoabStore, settings: DoabSettings, allowed:
         return ""
     return (
         f"the server says of {deletions} of {live} records that they are deleted "
-        f"(limit {settings.mass_delete_share:.0%}). If that is right, re-arm, then, with the same dates: "
+        f"(limit {settings.mass_delete_share:.0%}). If that is right, re-arm and run, with the same dates: "
         f"tickwork doab harvest --allow-deletes {deletions}"
     )

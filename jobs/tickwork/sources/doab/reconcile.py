@@ -40,9 +40,7 @@ def difference(live: dict[str, str], active: IdentifierList, deleted: Identifier
     A record that changed here after its deletion in the snapshot is not stale: it was restored since.
     """
     if both := active.identifiers.keys() & deleted.identifiers.keys():
-        raise OperatorError(
-            f"{len(both)} identifiers are both active and deleted, the first is {min(both)}: crawl again"
-        )
+        raise OperatorError(f"identifiers both active and deleted: {len(both)}, the first is {min(both)}. Crawl again")
     stale = []
     for identifier in sorted(live.keys() & deleted.identifiers.keys()):
         stamp = deleted.identifiers[identifier] or live[identifier]

@@ -78,7 +78,7 @@ def parse(body: bytes, url: str) -> tuple[etree._Element, bool]:
     """
     text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
     if b"<!DOCTYPE" in text[:4096] and b"<html" not in text[:4096].lower():
-        raise Unreadable(f"{url} answered with a document type declaration, which OAI-PMH has none of")
+        raise Unreadable(f"{url} answered with a document type declaration, which OAI-PMH does not allow")
     cleaned = False
     try:
         root = _root(text)
@@ -236,4 +236,4 @@ def _what(text: bytes) -> str:
         return "an empty body"
     if b"<html" in head or b"<!doctype html" in head:
         return "an HTML page instead of XML"
-    return "XML that is no whole OAI-PMH document"
+    return "XML that is not a complete OAI-PMH document"

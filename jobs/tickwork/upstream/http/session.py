@@ -292,7 +292,7 @@ class Upstream:
     def _refuse_challenge(self, target: Target, status: int, headers: Mapping[str, str], excerpt: bytes) -> None:
         if is_challenge(status, headers, excerpt):
             raise Forbidden(
-                f"{shown(target.url)} answered {status} with a page that wants to see a human: ask the operator of "
+                f"{shown(target.url)} answered {status} with a bot-challenge page: ask the operator of "
                 f"{target.key} to let {self._headers['User-Agent']!r} in",
                 status,
                 challenge=True,

@@ -98,7 +98,7 @@ def test_a_file_cut_while_it_is_read_is_refused(monkeypatch):
     file = kit.on_disk(kit.car(ROOT, PAIRS))
     with Car(file) as car:
         file.truncate(60)
-        with pytest.raises(InvalidRepositoryError, match="cut while it was read"):
+        with pytest.raises(InvalidRepositoryError, match="truncated while it was read"):
             car.get(PAIRS[-1][0])
 
 

@@ -63,18 +63,18 @@ def test_a_field_changed_after_signing_breaks_the_signature(name):
         ({"version": "3"}, "version is '3'"),
         ({"rev": ...}, "lacks fields: 'rev'"),
         ({"prev": ...}, "lacks fields: 'prev'"),
-        ({"rev": ""}, "is no TID"),
-        ({"rev": None}, "is no TID"),
-        ({"version": 2, "rev": "not a tid"}, "is no TID"),
-        ({"rev": "zzzzzzzzzzzzz"}, "is no TID"),
-        ({"did": "alice.test"}, "is no DID"),
-        ({"did": 3}, "is no DID"),
-        ({"data": None}, "its data is no link"),
-        ({"data": DATA.binary}, "its data is no link"),
-        ({"data": kit.cid(b"raw", 0x55)}, "its data is no link"),
-        ({"prev": b""}, "its prev is no link"),
-        ({"sig": "text"}, "signature is no byte string"),
-        ({"sig": DATA}, "signature is no byte string"),
+        ({"rev": ""}, "is not a valid TID"),
+        ({"rev": None}, "is not a valid TID"),
+        ({"version": 2, "rev": "not a tid"}, "is not a valid TID"),
+        ({"rev": "zzzzzzzzzzzzz"}, "is not a valid TID"),
+        ({"did": "alice.test"}, "is not a valid DID"),
+        ({"did": 3}, "is not a valid DID"),
+        ({"data": None}, "its data is not a link"),
+        ({"data": DATA.binary}, "its data is not a link"),
+        ({"data": kit.cid(b"raw", 0x55)}, "its data is not a link"),
+        ({"prev": b""}, "its prev is not a link"),
+        ({"sig": "text"}, "signature is not a byte string"),
+        ({"sig": DATA}, "signature is not a byte string"),
         ({"more": 1}, "has unknown fields: 'more'"),
     ],
 )
@@ -115,7 +115,7 @@ def test_signatures_out_of_range_are_refused(curve):
 
 
 def test_the_account_must_be_the_one_asked_for():
-    with pytest.raises(InvalidRepositoryError, match=f"it is of {kit.DID}, not of did:plc:other"):
+    with pytest.raises(InvalidRepositoryError, match=f"it belongs to {kit.DID}, not to did:plc:other"):
         parsed(ALICE.commit(DATA)).check("did:plc:other", NOW)
 
 
@@ -145,5 +145,5 @@ def test_the_time_of_a_tid():
     assert syntax.tid_time("2222222222222") == dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     assert syntax.tid_time("3jzfcijpj2z2a").year == 2023
     assert syntax.tid_time("jzzzzzzzzzzzz").year > 2200
-    with pytest.raises(InvalidRepositoryError, match="is no TID"):
+    with pytest.raises(InvalidRepositoryError, match="is not a valid TID"):
         syntax.tid_time("222")

@@ -117,7 +117,7 @@ def test_other_did_keys_are_refused(text):
     ],
 )
 def test_a_server_that_is_no_https_origin_is_refused(url):
-    with pytest.raises(InvalidRepositoryError, match=f"^{kit.DID}: its server's address is no https origin"):
+    with pytest.raises(InvalidRepositoryError, match=f"^{kit.DID}: its server's address is not an https origin"):
         identity.parse(document(service=pds(url)), kit.DID)
 
 
@@ -151,5 +151,5 @@ def test_an_invalid_handle_is_none():
 
 
 def test_what_is_no_did_has_no_document():
-    with pytest.raises(InvalidRepositoryError, match="is no DID"):
+    with pytest.raises(InvalidRepositoryError, match="is not a valid DID"):
         identity.parse(document(), "alice")

@@ -109,7 +109,7 @@ def test_common_prefixes_as_the_writer_and_the_reader_see_them():
             if left[:shared] == right[:shared] and shared == fixture["len"]:
                 assert [key for key, _, _ in mst.parse(block, value.binary)[1]] == [left, right]
             elif left[:shared] == right[:shared]:
-                with pytest.raises(InvalidRepositoryError, match="not all it could"):
+                with pytest.raises(InvalidRepositoryError, match="but could share more"):
                     mst.parse(block, value.binary)
 
 
@@ -159,7 +159,7 @@ def test_cids_go_to_text_and_back():
 
 @pytest.mark.parametrize("text", ["", "b", "bafy", "é" * 59, str(kit.cid(b"a", 0x70)), str(kit.cid(b"")).upper()])
 def test_other_cids_are_not_read(text):
-    with pytest.raises(InvalidRepositoryError, match="no CID"):
+    with pytest.raises(InvalidRepositoryError, match="not a CID"):
         syntax.cid_bytes(text)
 
 

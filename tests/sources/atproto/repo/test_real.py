@@ -86,7 +86,7 @@ def test_greenground_is_another_accounts():
     content = (kit.real_data() / "indigo" / "greenground.repo.car").read_bytes()
     did = "did:plc:wqgdnqlv2mwiio6pfchwtrff"
     key = document("indigo/greenground.didDoc.json", did).signing_key()
-    with pytest.raises(InvalidRepositoryError, match=f"it is of did:plc:kzcqyc3unb33eh5sxzsfs25z, not of {did}"):
+    with pytest.raises(InvalidRepositoryError, match=f"it belongs to did:plc:kzcqyc3unb33eh5sxzsfs25z, not to {did}"):
         listing(content, did, key)
 
 

@@ -104,7 +104,7 @@ def test_the_signature_is_verified_if_a_key_is_given():
 
 def test_another_accounts_repository_is_refused():
     bob = kit.Account(did="did:plc:bob")
-    refused(bob.repository(posts(3)), f"it is of did:plc:bob, not of {kit.DID}")
+    refused(bob.repository(posts(3)), f"it belongs to did:plc:bob, not to {kit.DID}")
 
 
 def test_an_older_repository_is_refused():
@@ -122,7 +122,7 @@ def test_a_tree_that_is_a_record_is_refused():
     blocks: kit.Blocks = {}
     record = kit.put({"text": "no tree"}, blocks)
     root = kit.put(ALICE.commit(record), blocks)
-    refused(kit.car(root, blocks.items()), "it is no node of a tree")
+    refused(kit.car(root, blocks.items()), "it is not a tree node")
 
 
 def test_caps_are_handed_on():

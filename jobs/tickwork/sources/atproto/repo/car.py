@@ -162,7 +162,7 @@ class _Reads:
     def __getitem__(self, part: slice) -> bytes:
         read = os.pread(self._file.fileno(), part.stop - part.start, part.start)
         if len(read) < min(part.stop, self._size) - part.start:
-            raise InvalidRepositoryError("the file was cut while it was read")
+            raise InvalidRepositoryError("the file was truncated while it was read")
         return read
 
     def close(self) -> None:
@@ -236,8 +236,8 @@ def _roots(header: bytes) -> list[bytes]:
         raise InvalidRepositoryError("the header is not that of a CAR file of version 1")
     roots = fields["roots"]
     if not isinstance(roots, list) or not roots:
-        raise InvalidRepositoryError("the header names no root")
+        raise InvalidRepositoryError("the header does not name a root")
     links = [bytes(root) for root in roots if isinstance(root, cbor.Link)]
     if len(links) != len(roots):
-        raise InvalidRepositoryError("the header names a root that is no link")
+        raise InvalidRepositoryError("the header names a root that is not a link")
     return links

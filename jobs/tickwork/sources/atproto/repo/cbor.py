@@ -43,11 +43,11 @@ def decode(data: bytes, where: str) -> Value:
     try:
         value, end = _item(data, 0, 0)
     except _Malformed as error:
-        raise InvalidRepositoryError(f"{where}: no valid DAG-CBOR: {error}") from error
+        raise InvalidRepositoryError(f"{where}: not canonical DAG-CBOR: {error}") from error
     except IndexError as error:
-        raise InvalidRepositoryError(f"{where}: no valid DAG-CBOR: it ends too early") from error
+        raise InvalidRepositoryError(f"{where}: not canonical DAG-CBOR: it ends too early") from error
     if end != len(data):
-        raise InvalidRepositoryError(f"{where}: no valid DAG-CBOR: {len(data) - end} bytes after the value")
+        raise InvalidRepositoryError(f"{where}: not canonical DAG-CBOR: {len(data) - end} bytes after the value")
     return value
 
 
@@ -98,7 +98,7 @@ def _item(data: bytes, pos: int, depth: int) -> tuple[Value, int]:
     if major == 7:
         return _SIMPLE[number], pos
     if depth >= MAX_DEPTH:
-        raise _Malformed(f"more than {MAX_DEPTH} lists and maps inside each other")
+        raise _Malformed(f"more than {MAX_DEPTH} nested lists and maps")
     return _list(data, pos, number, depth) if major == 4 else _map(data, pos, number, depth)
 
 
@@ -113,11 +113,11 @@ def _read_head(data: bytes, pos: int) -> tuple[int, int, int]:
     elif number >= 24:
         least = _LEAST.get(number)
         if least is None:
-            raise _Malformed("a length that is left open")
+            raise _Malformed("an indefinite length")
         end = _end(data, pos, 1 << number - 24)
         number = int.from_bytes(data[pos:end], "big")
         if number < least:
-            raise _Malformed(f"the number {number} in more bytes than it needs")
+            raise _Malformed(f"the number {number} is encoded in more bytes than it needs")
         pos = end
     return major, number, pos
 
@@ -133,13 +133,13 @@ def _text(data: bytes, pos: int, size: int) -> tuple[str, int]:
     try:
         return data[pos:end].decode(), end
     except UnicodeDecodeError as error:
-        raise _Malformed("a text that is no UTF-8") from error
+        raise _Malformed("invalid UTF-8 in a text") from error
 
 
 def _link(data: bytes, pos: int, tag: int) -> tuple[Link, int]:
     major, size, pos = _read_head(data, pos)
     if tag != _LINK_TAG or major != 2:
-        raise _Malformed(f"the tag {tag}" if tag != _LINK_TAG else "a link that is no byte string")
+        raise _Malformed(f"the tag {tag}" if tag != _LINK_TAG else "a link that is not a byte string")
     end = _end(data, pos, size)
     cid = data[pos + 1 : end]
     if size != CID_BYTES + 1 or data[pos] or not is_repository_cid(cid):
@@ -164,10 +164,10 @@ def _map(data: bytes, pos: int, count: int, depth: int) -> tuple[Value, int]:
         begun = pos
         major, size, pos = _read_head(data, pos)
         if major != 3:
-            raise _Malformed("a map with a key that is no text")
+            raise _Malformed("a map key that is not a text")
         key, pos = _text(data, pos, size)
         if data[begun:pos] <= last:
-            raise _Malformed(f"the key {key[:40]!r} out of order or twice")
+            raise _Malformed(f"the key {key[:40]!r} is out of order or repeated")
         last = data[begun:pos]
         fields[key], pos = _item(data, pos, depth + 1)
     return fields, pos

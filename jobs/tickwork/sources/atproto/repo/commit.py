@@ -48,7 +48,7 @@ class Commit:
         `at_least_rev` is the rev known so far, empty if none is. A commit without a rev then counts as older.
         """
         if self.did != did:
-            raise self._wrong(f"it is of {self.did}, not of {did}")
+            raise self._wrong(f"it belongs to {self.did}, not to {did}")
         if self.rev and tid_time(self.rev) > now + CLOCKS_APART:
             raise self._wrong(f"its rev {self.rev} is of {tid_time(self.rev):%Y-%m-%dT%H:%M:%SZ}, in the future")
         if self.rev < at_least_rev:
@@ -64,7 +64,7 @@ def parse(block: bytes, cid: bytes) -> Commit:
         raise _wrong(cid, f"it has {len(block)} bytes, more than {MAX_BYTES}")
     fields = cbor.decode(block, f"the commit {cid_text(cid)}")
     if not isinstance(fields, dict):
-        raise _wrong(cid, "it is no map")
+        raise _wrong(cid, "it is not a map")
     version = fields.get("version")
     if version not in (2, 3):
         raise _wrong(cid, f"its version is {ascii(version)[:40]}, neither 3 nor 2")
@@ -75,11 +75,11 @@ def parse(block: bytes, cid: bytes) -> Commit:
         raise _wrong(cid, f"it {'has unknown' if unknown else 'lacks'} fields: {named}")
     did, rev, signature = fields["did"], fields.get("rev"), fields["sig"]
     if not isinstance(did, str) or not is_did(did):
-        raise _wrong(cid, f"{ascii(did)[:80]} is no DID")
+        raise _wrong(cid, f"{ascii(did)[:80]} is not a valid DID")
     if "rev" in fields and not (isinstance(rev, str) and is_tid(rev)):
-        raise _wrong(cid, f"its rev {ascii(rev)[:40]} is no TID")
+        raise _wrong(cid, f"its rev {ascii(rev)[:40]} is not a valid TID")
     if not isinstance(signature, bytes) or isinstance(signature, cbor.Link):
-        raise _wrong(cid, "its signature is no byte string")
+        raise _wrong(cid, "its signature is not a byte string")
     data = _link(cid, "data", fields["data"])
     prev = fields.get("prev")
     # The block is canonical, so that without its signature it is what was signed.
@@ -98,7 +98,7 @@ def parse(block: bytes, cid: bytes) -> Commit:
 
 def _link(cid: bytes, name: str, value: cbor.Value) -> bytes:
     if not isinstance(value, cbor.Link) or not value.startswith(DAG_CBOR):
-        raise _wrong(cid, f"its {name} is no link to a DAG-CBOR block")
+        raise _wrong(cid, f"its {name} is not a link to a DAG-CBOR block")
     return bytes(value)
 
 

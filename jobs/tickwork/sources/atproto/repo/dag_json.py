@@ -36,13 +36,13 @@ def from_json(record: Json) -> cbor.Value:
     `$link`, `$bytes` or `$type`, a blob without link, type or size, nesting beyond cbor.MAX_DEPTH.
     """
     if not isinstance(record, dict):
-        raise InvalidRepositoryError("the record is no object")
+        raise InvalidRepositoryError("the record is not an object")
     return _value(record, 0)
 
 
 def _value(value: Json, depth: int) -> cbor.Value:
     if depth > cbor.MAX_DEPTH:
-        raise InvalidRepositoryError(f"more than {cbor.MAX_DEPTH} lists and objects inside each other")
+        raise InvalidRepositoryError(f"more than {cbor.MAX_DEPTH} nested lists and objects")
     if isinstance(value, float):
         if not value.is_integer():
             raise InvalidRepositoryError(f"the float {value}")
@@ -59,7 +59,7 @@ def _object(value: dict[str, Json], depth: int) -> cbor.Value:
         return _special(value)
     kind = value.get("$type", "unnamed")
     if not isinstance(kind, str) or not kind:
-        raise InvalidRepositoryError(f"the $type {kind!r} is no name")
+        raise InvalidRepositoryError(f"the $type {kind!r} is not a name")
     fields = {name: _value(item, depth + 1) for name, item in value.items()}
     if kind == "blob":
         size = fields.get("size")
@@ -78,4 +78,4 @@ def _special(value: dict[str, Json]) -> cbor.Value:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidRepositoryError("a $bytes that is no base64") from error
+        raise InvalidRepositoryError("a $bytes that is not base64") from error

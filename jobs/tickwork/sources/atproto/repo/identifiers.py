@@ -70,7 +70,7 @@ def is_tid(text: str) -> bool:
 def tid_time(text: str) -> dt.datetime:
     """The time of a TID, UTC, to the microsecond. Raises InvalidRepositoryError."""
     if not is_tid(text):
-        raise InvalidRepositoryError(f"{text[:40]!r} is no TID")
+        raise InvalidRepositoryError(f"{text[:40]!r} is not a valid TID")
     number = 0
     for digit in text:
         number = number << 5 | _TID_VALUES[digit]
@@ -106,7 +106,9 @@ def cid_bytes(text: str) -> bytes:
             cid = b""
         if is_repository_cid(cid) and cid_text(cid) == text:
             return cid
-    raise InvalidRepositoryError(f"{text[:80]!r} is no CID of version 1, base32, DAG-CBOR or raw, and sha2-256")
+    raise InvalidRepositoryError(
+        f"{text[:80]!r} is not a CID of version 1, in base32, of DAG-CBOR or raw data, with sha2-256"
+    )
 
 
 def is_repository_cid(cid: bytes) -> bool:

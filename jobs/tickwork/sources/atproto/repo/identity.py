@@ -53,9 +53,9 @@ def parse(document: object, did: str, *, allow_http: bool = False) -> Identity:
     none or another account's, and for a server's address that is no https origin.
     """
     if not is_did(did):
-        raise InvalidRepositoryError(f"{ascii(did)[:80]} is no DID")
+        raise InvalidRepositoryError(f"{ascii(did)[:80]} is not a valid DID")
     if not isinstance(document, Mapping):
-        raise InvalidRepositoryError(f"{did}: its document is no JSON object")
+        raise InvalidRepositoryError(f"{did}: its document is not a JSON object")
     if document.get("id") != did:
         raise InvalidRepositoryError(f"{did}: its document is that of {ascii(document.get('id'))[:80]}")
     method = next((method for method in _objects(document, "verificationMethod") if _named(method, did, _KEY)), {})
@@ -78,7 +78,7 @@ def _pds(document: Mapping[object, object], did: str, allow_http: bool) -> str |
 
 
 def _origin(url: object, did: str, allow_http: bool) -> str:
-    problem = InvalidRepositoryError(f"{did}: its server's address is no https origin: {ascii(url)[:200]}")
+    problem = InvalidRepositoryError(f"{did}: its server's address is not an https origin: {ascii(url)[:200]}")
     if not isinstance(url, str) or not url.isascii():
         raise problem
     try:

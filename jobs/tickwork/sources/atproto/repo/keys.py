@@ -56,13 +56,13 @@ class PublicKey:
         try:
             self._key = ec.EllipticCurvePublicKey.from_encoded_point(curve.curve, point)
         except ValueError as error:
-            raise InvalidRepositoryError(f"the key {text[:MAX_TEXT]!a} is no point of {curve.curve.name}") from error
+            raise InvalidRepositoryError(f"the key {text[:MAX_TEXT]!a} is not a point of {curve.curve.name}") from error
 
     @classmethod
     def from_did_key(cls, text: str) -> PublicKey:
         """Read `did:key:z...`. Raises InvalidRepositoryError."""
         if not text.startswith(_DID_KEY):
-            raise InvalidRepositoryError(f"{text[:MAX_TEXT]!r} is no did:key")
+            raise InvalidRepositoryError(f"{text[:MAX_TEXT]!r} is not a did:key")
         return cls.from_multikey(text.removeprefix(_DID_KEY))
 
     @classmethod
@@ -72,7 +72,7 @@ class PublicKey:
         for curve in (_K256, _P256):
             if data.startswith(curve.multicodec) and len(data) == 2 + _COMPRESSED:
                 return cls(curve, data[2:], text)
-        raise InvalidRepositoryError(f"the key {text} is no compressed point of k256 or p256")
+        raise InvalidRepositoryError(f"the key {text} is not a compressed point of k256 or p256")
 
     @classmethod
     def from_method(cls, kind: str, text: str) -> PublicKey:
@@ -83,9 +83,9 @@ class PublicKey:
             if kind == curve.older_type:
                 data = _multibase(text)
                 if len(data) not in (_COMPRESSED, _UNCOMPRESSED):
-                    raise InvalidRepositoryError(f"the key {text} is no point of {curve.curve.name}")
+                    raise InvalidRepositoryError(f"the key {text} is not a point of {curve.curve.name}")
                 return cls(curve, data, text)
-        raise InvalidRepositoryError(f"a key is of the type {kind[:MAX_TEXT]!a}, not known here")
+        raise InvalidRepositoryError(f"unknown key type {kind[:MAX_TEXT]!a}")
 
     def verify(self, signature: bytes, message: bytes) -> bool:
         """Whether this key signed the message: ECDSA of its sha256; the signature is 64 bytes, r and s, s low."""

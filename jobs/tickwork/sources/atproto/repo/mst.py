@@ -79,7 +79,7 @@ def parse(data: bytes, cid: bytes) -> tuple[bytes | None, list[Entry]]:
         raise _wrong(cid, f"it has {len(data)} bytes, more than {MAX_NODE_BYTES}")
     found = _START.match(data)
     if found is None:
-        raise _wrong(cid, "it is no node of a tree, or not in the canonical encoding")
+        raise _wrong(cid, "it is not a tree node in the canonical encoding")
     count, head, left = found.groups()
     entries: list[Entry] = []
     key = b""
@@ -88,17 +88,17 @@ def parse(data: bytes, cid: bytes) -> tuple[bytes | None, list[Entry]]:
         end = start + (head[0] - _BYTES if len(head) == 1 else int.from_bytes(head[1:], "big"))
         found = _AFTER_SUFFIX.match(data, end)
         if found is None:
-            raise _wrong(cid, f"at byte {end} it is no node of a tree, or not in the canonical encoding")
+            raise _wrong(cid, f"at byte {end} it is not a tree node in the canonical encoding")
         prefix, right, value, head, left = found.groups()
         shared = prefix[0] if len(prefix) == 1 else int.from_bytes(prefix[1:], "big")
         if shared > len(key) or (shared < len(key) and data[start] == key[shared] and start < end):
-            raise _wrong(cid, f"the key after {_shown(key)} shares {shared} bytes with it, which is not all it could")
+            raise _wrong(cid, f"the key after {_shown(key)} shares {shared} bytes with it, but could share more")
         key = key[:shared] + data[start:end]
         if len(key) > MAX_KEY_BYTES:
             raise _wrong(cid, f"the key {_shown(key)} has more than {MAX_KEY_BYTES} bytes")
         entries.append((key, value, right))
     if len(entries) != (count[0] - _LIST if len(count) == 1 else int.from_bytes(count[1:], "big")):
-        raise _wrong(cid, "it has not as many entries as it says")
+        raise _wrong(cid, "it has fewer entries than it says")
     return left, entries
 
 
