@@ -32,7 +32,7 @@ tick_ready() {
 
 # tick_lock NAME...: take all the locks, or leave; waits up to TICK_LOCK_WAIT seconds, for one busy lock at a time.
 tick_lock() {
-  local deadline=$((EPOCHSECONDS + TICK_LOCK_WAIT)) name fd busy left rc
+  local deadline='' now name fd busy left rc
   while :; do
     busy=''
     for name in "$@"; do
@@ -57,7 +57,9 @@ tick_lock() {
     # Holding one lock while waiting for another is how two jobs stop each other for good: let all go first.
     _tick_release
     [ "${TICK_CONTINUES:-0}" -eq 0 ] || _tick_rarely _tick_under_way "$busy"
-    left=$((deadline - EPOCHSECONDS))
+    now=$EPOCHSECONDS
+    [ -n "$deadline" ] || deadline=$((now + TICK_LOCK_WAIT)) # from the first busy lock, however slow the machine is
+    left=$((deadline - now))
     [ "$left" -gt 0 ] || _tick_skip "the lock $busy is busy"
     _tick_rarely : # now: while it waits, an upgrade may replace the files
     exec {fd}<"$TICK_LOCK_DIR/$busy"
