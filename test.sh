@@ -78,7 +78,7 @@ if [[ $tier != @(quick|lint) ]] && machines_run_here hosts "$HOSTS"; then
 fi
 
 shell_scripts() {
-  local files=(*.sh scripts/*.sh molecule/hosts/*.sh roles/tick/files/tick.sh)
+  local files=(*.sh scripts/*.sh molecule/hosts/*.sh roles/*/files/*.sh)
   shellcheck -x "${files[@]}"
   shfmt -i 2 -ci -d "${files[@]}"
 }

@@ -35,7 +35,7 @@ def test_a_limit_of_none_or_one_halts_at_the_first_failure_and_not_before(tmp_pa
     wrapper.tick()
     assert not wrapper.halted
     (tmp_path / "code").write_text("1")
-    wrapper.tick()
+    assert "failed once, with exit 1" in wrapper.tick().stdout
     assert wrapper.halted
 
 

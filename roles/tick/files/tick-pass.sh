@@ -27,7 +27,7 @@ tick_run() {
 
 # tick_end: record the outcome and make it last. Leaves the wrapper.
 tick_end() {
-  local failures idle progress now=$EPOCHSECONDS reason="exit $TICK_RC after $((EPOCHSECONDS - _tick_started)) s" outcome code=$TICK_RC
+  local failures idle progress said now=$EPOCHSECONDS reason="exit $TICK_RC after $((EPOCHSECONDS - _tick_started)) s" outcome code=$TICK_RC
   _tick_read .tally failures idle progress
   idle=$((idle + 1))
   if [ "$TICK_RC" -eq 0 ] || [ "$TICK_DIR/.progress" -nt "$TICK_DIR/.tally" ] || [ "$progress" -eq 0 ]; then
@@ -47,7 +47,9 @@ tick_end() {
   if [ "$TICK_RC" -eq 4 ]; then
     _tick_halt "$TICK_JOB asked to halt and gave no reason; see $TICK_LOG"
   elif [ "$failures" -gt 0 ] && [ "$failures" -ge "$TICK_HALT_AFTER_FAILURES" ]; then
-    _tick_halt "$failures failures in a row, the last with exit $TICK_RC; see $TICK_LOG"
+    said="$failures failures in a row, the last"
+    [ "$failures" -ne 1 ] || said='failed once,'
+    _tick_halt "$said with exit $TICK_RC; see $TICK_LOG"
   elif _tick_stalled "$idle" "$progress"; then
     _tick_halt "no unit done and no success for $(((now - progress) / 86400)) days; see $TICK_LOG"
   fi
