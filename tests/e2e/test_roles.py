@@ -61,7 +61,7 @@ class Deployment:
 
 # One deployment for all that follows, for each play takes long: first with both sources, then with one, then with none.
 
-ODD = {"quoted": 'a "b" \\ c', "list": ["ü", "😀"], "nested": {"deep": True, "number": 1.5}}
+ODD = {"set": 'a "b" \\ c, ü and 😀', "interval_seconds": 1.5, "max_attempts": 7}
 BOTH: dict[str, Any] = {
     "tickwork_scheduler": "cron",
     "tickwork_sources": ["doab", "atproto"],

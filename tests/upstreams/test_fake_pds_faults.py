@@ -54,8 +54,8 @@ def author(network):
         ("tampered", "does not have the hash its CID says"),
         ("bad-signature", "its signature is not by"),
         ("high-s", "its signature is not by"),
-        ("wrong-did", "it is of did:plc:z{24}, not of"),
-        ("other-account", "it is of did:plc:.*, not of"),
+        ("wrong-did", "it belongs to did:plc:z{24}, not to"),
+        ("other-account", "it belongs to did:plc:.*, not to"),
         ("future", "in the future"),
     ],
 )
