@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tickwork.contract import database
 from tickwork.sources.atproto.discover import List
 from tickwork.sources.atproto.queue import Queue
 from tickwork.sources.atproto.settings import AtprotoSettings
@@ -62,6 +66,53 @@ def test_a_store_of_before_has_the_shape_of_a_new_one_once_it_was_opened(
         with old.transaction():
             old.remember("a", "1")
         assert old.fact("a") == "1"
+
+
+def opened_and_killed(kind: type[Store], path: Path, at: int) -> bool:
+    """Open a store in a process that is killed before its statement number `at`; False if there were fewer."""
+    pid = os.fork()
+    if not pid:
+        connect, left = database.connect, iter(range(at))
+
+        def dying(sql: str) -> None:  # SQLite calls this before it executes a statement
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def connected(*arguments: object, **options: object) -> sqlite3.Connection:
+            connection = connect(*arguments, **options)
+            connection.set_trace_callback(dying)
+            return connection
+
+        database.connect = connected
+        try:
+            with kind.open(path, *EXTRA.get(kind, ())):
+                os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
+    return status != 0
+
+
+@pytest.mark.parametrize(("kind", "dump"), [(DoabStore, "doab-2.sql"), (AtprotoStore, "atproto-3.sql")])
+def test_a_migration_killed_before_any_of_its_statements_is_made_by_the_next_to_open(
+    kind: type[Store], dump: str, tmp_path: Path
+) -> None:
+    before = of_before(tmp_path / "before.db", dump)
+    with kind.open(tmp_path / "new.db", *EXTRA.get(kind, ())) as new:
+        wanted = list(shape(new.connection))
+    at = 0
+    path = tmp_path / "old.db"
+    while True:
+        for file in tmp_path.glob("old.db*"):
+            file.unlink()
+        shutil.copy(before, path)
+        if not opened_and_killed(kind, path, at):
+            break
+        with kind.open(path, *EXTRA.get(kind, ())) as old:
+            assert list(shape(old.connection)) == wanted, f"killed before statement {at}"
+        at += 1
+    assert at > 5, "nothing was migrated"
 
 
 @pytest.mark.parametrize("chosen", ["", "com_20.500.12854_7", "open books", " two  blanks "])
